@@ -1,0 +1,279 @@
+"""The books in memory: cash, flows, fees and FIFO engines of all accounts, at one ledger sequence.
+
+`Books.apply` takes facts in ledger order. Matching follows the order of TRADES: a trade that sorts before
+the last one of its account and symbol makes that symbol stale; `rebuilt` computes it anew from all of its
+trades, and gives exactly what a batch would.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NamedTuple, TypeAlias
+
+from config.exact import ZERO, plain
+from execution.model import Account, CashFlow, CashFlowKind, Fact, Trade
+from portfolio.errors import FifoError, SequenceHole, UnknownAccount
+from portfolio.fifo import FeeIn, FifoEngine, FillResult, money_of
+
+Scope: TypeAlias = tuple[str, str]
+"""(account, symbol)"""
+
+_OrderKey: TypeAlias = tuple[datetime, bool, int, bool, bytes, str]
+
+
+class FillOutcome(NamedTuple):
+    """What a fill meant. `result` is None only while its symbol waits for a recomputation.
+
+    `realized_pnl` is None when the fill closed nothing, or when a part of it is unmatched (unknown).
+    """
+
+    trade: Trade
+    result: FillResult | None
+
+    @property
+    def realized_pnl(self) -> Decimal | None:
+        """The P&L that the fill realized."""
+        return None if self.result is None else self.result.realized_pnl
+
+    @property
+    def unmatched_quantity(self) -> Decimal:
+        """The part of a spot sell that no lot covers."""
+        return ZERO if self.result is None else self.result.unmatched_quantity
+
+
+@dataclass(slots=True)
+class Attribution:
+    """Fills and known realized P&L of one `triggered_by`; for analysis only, nothing branches on it."""
+
+    fills: int = 0
+    realized_units: int = 0
+
+    @property
+    def realized_pnl(self) -> Decimal:
+        """The realized P&L of its fills, unmatched parts left out."""
+        return money_of(self.realized_units)
+
+
+class SymbolBook:
+    """One symbol of one account: its engine, fees, attribution and the last trade in order."""
+
+    __slots__ = ("attribution", "base_asset", "currency", "engine", "fee_units", "flagged_fees", "last_key", "stale")
+
+    def __init__(self, account: Account, symbol: str) -> None:
+        self.engine = FifoEngine(account.mode)
+        self.currency = account.currency
+        self.base_asset = symbol.removesuffix(f"-{account.currency}")
+        self.fee_units = 0
+        self.flagged_fees: dict[str, Decimal] = {}
+        self.attribution: dict[str, Attribution] = {}
+        self.last_key: _OrderKey | None = None
+        self.stale = False
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether a part of the P&L is unknown."""
+        return bool(self.flagged_fees) or bool(self.engine.unmatched_quantity)
+
+    def apply(self, trade: Trade) -> FillResult | None:
+        """Match a trade; None when it sorts before the last one (the book is stale from then on)."""
+        key = trade.order_key
+        if self.stale or (self.last_key is not None and key < self.last_key):
+            self.stale = True
+            return None
+        result = self.engine.apply(trade, self._fee_in(trade.fee_asset))
+        self.last_key = key
+        self.fee_units += result.fee_units
+        if result.fee_flagged:
+            known = self.flagged_fees.get(trade.fee_asset, ZERO)
+            self.flagged_fees[trade.fee_asset] = known + trade.fee
+        attribution = self.attribution.get(trade.triggered_by)
+        if attribution is None:
+            attribution = self.attribution[trade.triggered_by] = Attribution()
+        attribution.fills += 1
+        if result.allocations:
+            # The known part, also of a sell that is partly unmatched: the groups add up to the total.
+            attribution.realized_units += sum(piece.pnl_units or 0 for piece in result.allocations)
+        return result
+
+    def _fee_in(self, asset: str) -> FeeIn:
+        if asset == self.currency:
+            return FeeIn.QUOTE
+        return FeeIn.BASE if asset == self.base_asset else FeeIn.OTHER
+
+    def dump(self) -> dict[str, Any]:
+        """The exact state as a JSON-able dict."""
+        key = self.last_key
+        return {
+            "engine": self.engine.dump(),
+            "fees": str(self.fee_units),
+            "flagged_fees": {asset: plain(fee) for asset, fee in sorted(self.flagged_fees.items())},
+            "attribution": {
+                tag: [group.fills, str(group.realized_units)] for tag, group in sorted(self.attribution.items())
+            },
+            "last_key": None if key is None else [key[0].isoformat(), *key[1:4], key[4].decode(), key[5]],
+        }
+
+    @classmethod
+    def load(cls, account: Account, symbol: str, state: Mapping[str, Any]) -> "SymbolBook":
+        """The book that `dump` wrote. Raises FifoError when it is of another form."""
+        book = cls(account, symbol)
+        try:
+            book.engine = FifoEngine.load(state["engine"])
+            book.fee_units = int(state["fees"])
+            book.flagged_fees = {asset: Decimal(fee) for asset, fee in state["flagged_fees"].items()}
+            book.attribution = {
+                tag: Attribution(fills, int(realized)) for tag, (fills, realized) in state["attribution"].items()
+            }
+            key = state["last_key"]
+            if key is not None:
+                book.last_key = (datetime.fromisoformat(key[0]), key[1], key[2], key[3], key[4].encode(), key[5])
+        except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError, IndexError) as error:
+            raise FifoError("a state written by dump()") from error
+        if book.engine.mode is not account.mode:
+            raise FifoError(f"a state of mode {account.mode}, not {book.engine.mode}")
+        return book
+
+
+@dataclass(slots=True)
+class CashBook:
+    """The money of one account, in its currency: exact sums over its facts."""
+
+    cash: Decimal = ZERO
+    deposits: Decimal = ZERO
+    withdrawals: Decimal = ZERO
+    income: Decimal = ZERO
+    standalone_fees: Decimal = ZERO
+
+    @property
+    def net_flows(self) -> Decimal:
+        """What the owner put in, less what the owner took out."""
+        return self.deposits - self.withdrawals
+
+    def apply_flow(self, flow: CashFlow) -> None:
+        """Book a cash flow."""
+        self.cash += flow.cash_effect
+        match flow.kind:
+            case CashFlowKind.DEPOSIT:
+                self.deposits += flow.amount
+            case CashFlowKind.WITHDRAWAL:
+                self.withdrawals += flow.amount
+            case CashFlowKind.INCOME:
+                self.income += flow.amount
+            case CashFlowKind.FEE:
+                self.standalone_fees += flow.amount
+
+    def dump(self) -> dict[str, str]:
+        """The exact state as a JSON-able dict."""
+        return {name: plain(getattr(self, name)) for name in self.__slots__}
+
+    @classmethod
+    def load(cls, state: Mapping[str, str]) -> "CashBook":
+        """The book that `dump` wrote. Raises FifoError when it is of another form."""
+        try:
+            return cls(**{name: Decimal(text) for name, text in state.items()})
+        except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+            raise FifoError("a state written by dump()") from error
+
+
+@dataclass(slots=True)
+class Books:
+    """All accounts at ledger `sequence`, whose last fact has `head_hash`.
+
+    `changed` and `changed_cash` collect what facts touched since they were last cleared (for checkpoints);
+    `stale` holds the scopes that wait for a recomputation.
+    """
+
+    accounts: dict[str, Account]
+    sequence: int = 0
+    head_hash: str = ""
+    cash: dict[str, CashBook] = field(default_factory=dict)
+    symbols: dict[Scope, SymbolBook] = field(default_factory=dict)
+    stale: set[Scope] = field(default_factory=set)
+    changed: set[Scope] = field(default_factory=set)
+    changed_cash: set[str] = field(default_factory=set)
+
+    def apply(self, facts: Sequence[Fact]) -> list[FillOutcome]:
+        """Book facts in sequence order; the outcome of each trade among them.
+
+        Raises SequenceHole or UnknownAccount before the fact at fault; those before it are booked.
+        """
+        outcomes = []
+        for fact in facts:
+            if fact.sequence != self.sequence + 1:
+                raise SequenceHole(f"sequence {self.sequence + 1}, not {fact.sequence}")
+            cash = self.cash.get(fact.account)
+            if cash is None:
+                if fact.account not in self.accounts:
+                    raise UnknownAccount(f"account {fact.account} of sequence {fact.sequence}")
+                cash = self.cash[fact.account] = CashBook()
+            if isinstance(fact, Trade):
+                outcomes.append(FillOutcome(fact, self._apply_trade(fact)))
+                cash.cash += fact.cash_effect
+            else:
+                cash.apply_flow(fact)
+            self.changed_cash.add(fact.account)
+            self.sequence = fact.sequence
+            self.head_hash = fact.hash
+        return outcomes
+
+    def _apply_trade(self, trade: Trade) -> FillResult | None:
+        scope = (trade.account, trade.symbol)
+        book = self.symbols.get(scope)
+        if book is None:
+            book = self.symbols[scope] = SymbolBook(self.accounts[trade.account], trade.symbol)
+        result = book.apply(trade)
+        self.changed.add(scope)
+        if result is None:
+            self.stale.add(scope)
+        return result
+
+    def replace(self, scope: Scope, book: SymbolBook) -> None:
+        """Put a recomputed book in the place of a stale one."""
+        self.symbols[scope] = book
+        self.stale.discard(scope)
+
+    def symbols_of(self, account: str) -> list[str]:
+        """The symbols that an account ever traded, in order."""
+        return sorted(symbol for owner, symbol in self.symbols if owner == account)
+
+    def attribution(self, account: str | None = None) -> dict[str, Attribution]:
+        """Fills and realized P&L by `triggered_by`, of one account or of all."""
+        total: dict[str, Attribution] = {}
+        for (owner, _), book in self.symbols.items():
+            if account is not None and owner != account:
+                continue
+            for tag, group in book.attribution.items():
+                sums = total.setdefault(tag, Attribution())
+                sums.fills += group.fills
+                sums.realized_units += group.realized_units
+        return total
+
+    def dump(self) -> dict[str, Any]:
+        """The exact state of everything, in one order: two equal books dump equal."""
+        return {
+            "sequence": self.sequence,
+            "head_hash": self.head_hash,
+            "cash": {name: book.dump() for name, book in sorted(self.cash.items())},
+            "symbols": [[*scope, book.dump()] for scope, book in sorted(self.symbols.items())],
+        }
+
+
+def rebuilt(
+    account: Account, symbol: str, trades: Iterable[Trade], up_to: int, wanted: frozenset[str] = frozenset()
+) -> tuple[SymbolBook, dict[str, FillResult]]:
+    """A symbol's book from its trades in total order, those after sequence `up_to` left out.
+
+    Also returns the results of the trades whose ids are `wanted`.
+    """
+    book = SymbolBook(account, symbol)
+    results = {}
+    for trade in trades:
+        if trade.sequence > up_to:
+            continue
+        result = book.apply(trade)
+        if result is None:
+            raise FifoError(f"trades in total order; {trade.id} is out of it")
+        if trade.id in wanted:
+            results[trade.id] = result
+    return book, results
