@@ -1,0 +1,50 @@
+"""From a checked bot file to a bot."""
+
+from signals.bot import Bot
+from signals.bot_file import AnySignal, BotFile, CrossEntry, MacdEntry, RsiEntry, SmaCrossFile, WeightedFile
+from signals.errors import SignalsError
+from signals.sma_cross import SmaCross
+from signals.weighted import CrossSignal, MacdSignal, RsiSignal, Signal, Weighted
+
+
+def build_bot(file: BotFile) -> Bot:
+    """A fresh, cold bot as its file describes it."""
+    if isinstance(file, WeightedFile):
+        names = _unique([_name(entry) for entry in file.signals])
+        entries = zip(names, file.signals, strict=True)
+        signals = [(name, _signal(entry), entry.weight) for name, entry in entries]
+        return Weighted(signals, file.threshold, file.max_gap_candles)
+    if isinstance(file, SmaCrossFile):
+        return SmaCross(file.fast, file.slow)
+    raise SignalsError(f"no bot class for {file.kind!r}")
+
+
+def _signal(entry: AnySignal) -> Signal:
+    match entry:
+        case RsiEntry(params=p):
+            return RsiSignal(p.timeperiod, p.floor, p.lo, p.hi, p.ceil)
+        case MacdEntry(params=p):
+            return MacdSignal(p.fastperiod, p.slowperiod, p.signalperiod, p.scale)
+        case CrossEntry(params=p):
+            return CrossSignal(entry.function, p.fast, p.slow, p.scale, p.bars, p.strength)
+
+
+def _name(entry: AnySignal) -> str:
+    """What people read beside a score: RSI(14), MACD(12,26,9), SMA(10,30)."""
+    match entry:
+        case RsiEntry(params=p):
+            return f"RSI({p.timeperiod})"
+        case MacdEntry(params=p):
+            return f"MACD({p.fastperiod},{p.slowperiod},{p.signalperiod})"
+        case CrossEntry(params=p):
+            return f"{entry.function}({p.fast},{p.slow})"
+
+
+def _unique(names: list[str]) -> list[str]:
+    """The same name twice gets a number: RSI(14), RSI(14) #2."""
+    seen: dict[str, int] = {}
+    result = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        result.append(name if seen[name] == 1 else f"{name} #{seen[name]}")
+    return result

@@ -1,0 +1,171 @@
+"""Reading bot files: all of them, with all of their faults at once."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from config.toml_errors import (
+    ConfigurationInvalid,
+    Fault,
+    TomlDocument,
+    explained,
+    faults_from_pydantic,
+    key_text,
+    value_text,
+)
+from signals.bot_file import CLASSES, SIZES, BotFile, SmaCrossFile, WeightedFile
+
+DEFAULT_CLASS = "weighted"
+COMMAND_LINE = "--set"
+
+Overrides = Mapping[str, Mapping[str, object]]
+
+
+def load_bots(paths: Sequence[Path], overrides: Overrides | None = None) -> list[BotFile]:
+    """The bots in files and in the directories' *.toml files, in the order of their names.
+
+    `overrides` are the values of `--set bots.<name>.<key>=VALUE`: bot name -> key (dotted for nested keys,
+    `signals.0.weight`) -> value. Raises ConfigurationInvalid with every fault of every file.
+    """
+    overrides = overrides or {}
+    faults: list[Fault] = []
+    bots: dict[str, BotFile] = {}
+    seen: dict[str, str] = {}
+    for path in _files(paths, faults):
+        try:
+            document = TomlDocument.read(path)
+        except ConfigurationInvalid as invalid:
+            faults.extend(invalid.faults)
+            continue
+        name = document.data.get("name")
+        if isinstance(name, str):
+            if name in seen:
+                expected = f"a name of its own (also in {seen[name]})"
+                faults.append(document.fault(("name",), expected))
+                continue
+            seen[name] = document.name
+        bot, found = check_bot(document, overrides.get(name, {}) if isinstance(name, str) else {})
+        faults.extend(found)
+        if bot is not None:
+            bots[bot.name] = bot
+    for name in overrides:
+        if name not in seen:
+            known = ", ".join(sorted(seen)) or "none"
+            faults.append(Fault(COMMAND_LINE, None, f"bots.{name}", None, f"the name of a bot (there are: {known})"))
+    if faults:
+        raise ConfigurationInvalid(faults)
+    return [bots[name] for name in sorted(bots)]
+
+
+def check_bot(
+    document: TomlDocument, overrides: Mapping[str, object] | None = None
+) -> tuple[BotFile | None, list[Fault]]:
+    """One file as a bot, or None and what is wrong with it."""
+    overrides = overrides or {}
+    data = deepcopy(document.data)
+    faults: list[Fault] = []
+    changed: set[tuple[str | int, ...]] = set()
+    for key, value in overrides.items():
+        path = _override_path(key)
+        if path == ("name",):
+            faults.append(_override_fault(document, key, value, "any key but name"))
+        elif _put(data, path, value):
+            changed.add(path)
+            if key in SIZES:  # another way to size replaces the file's
+                for other in set(SIZES) - overrides.keys():
+                    data.pop(other, None)
+        else:
+            faults.append(_override_fault(document, key, value, "a key of this bot"))
+    kind = data.get("class", DEFAULT_CLASS)
+    model = CLASSES.get(kind) if isinstance(kind, str) else None
+    if model is None:
+        expected = f"one of {', '.join(sorted(CLASSES))}"
+        faults.append(
+            _override_fault(document, "class", kind, expected)
+            if ("class",) in changed
+            else document.fault(("class",), expected)
+        )
+        return None, faults
+    try:
+        bot = model.model_validate(data)
+    except ValidationError as error:
+        return None, [*faults, *_validation_faults(document, data, error, model, changed)]
+    return (bot if not faults else None), faults
+
+
+def bot_file_schema() -> dict[str, Any]:
+    """The JSON Schema of bot files, for editors."""
+    schema = TypeAdapter(WeightedFile | SmaCrossFile).json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Fillbook bot file", **schema}
+
+
+def _files(paths: Sequence[Path], faults: list[Fault]) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            files.append(path)  # a missing file becomes a fault when it is read
+            continue
+        found = sorted(path.glob("*.toml"))
+        if not found:
+            faults.append(Fault(str(path), None, None, None, "a directory with at least one *.toml file"))
+        files.extend(found)
+    return list(dict.fromkeys(files))
+
+
+def _override_path(key: str) -> tuple[str | int, ...]:
+    return tuple(int(part) if part.isascii() and part.isdigit() else part for part in key.split("."))
+
+
+def _put(data: dict[str, Any], path: Sequence[str | int], value: object) -> bool:
+    """Set a value at a path, making tables on the way; False when the path leads nowhere."""
+    place: Any = data
+    for part in path[:-1]:
+        if isinstance(place, dict) and isinstance(part, str):
+            place = place.setdefault(part, {})
+        elif isinstance(place, list) and isinstance(part, int) and part < len(place):
+            place = place[part]
+        else:
+            return False
+    last = path[-1]
+    if isinstance(place, dict) and isinstance(last, str):
+        place[last] = value
+        return True
+    if isinstance(place, list) and isinstance(last, int) and last < len(place):
+        place[last] = value
+        return True
+    return False
+
+
+def _override_fault(document: TomlDocument, key: str, value: object, expected: str) -> Fault:
+    name = document.data.get("name")
+    return Fault(COMMAND_LINE, None, f"bots.{name}.{key}", value_text(value), expected)
+
+
+def _validation_faults(
+    document: TomlDocument,
+    data: dict[str, Any],
+    error: ValidationError,
+    model: type[BotFile],
+    changed: set[tuple[str | int, ...]],
+) -> list[Fault]:
+    """pydantic's errors; those at a value from the command line point there instead of into the file."""
+    if not changed:
+        return [_placed(fault) for fault in faults_from_pydantic(document, error, model)]
+    name = data.get("name")
+    faults = []
+    for path, value, expected in explained(error, model, data):
+        if any(path[: len(place)] == place for place in changed):
+            faults.append(Fault(COMMAND_LINE, None, f"bots.{name}.{key_text(path)}", value, expected))
+        else:
+            place = document.line_of(path)
+            faults.append(_placed(Fault(document.name, place, key_text(path) or None, value, expected)))
+    return faults
+
+
+def _placed(fault: Fault) -> Fault:
+    """A fault of a whole table shows no value: "{...}" helps nobody."""
+    return replace(fault, value=None) if fault.value == "{...}" else fault

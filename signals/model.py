@@ -1,0 +1,76 @@
+"""The words of signals: what a bot advises and what state it is in. Scores are floats, never money."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+from execution.model import Side
+
+
+class Temperature(StrEnum):
+    """How strong a score is: cuts on |S|; FROZEN when there is no score (warm-up, stale data)."""
+
+    HOT = "HOT"
+    WARM = "WARM"
+    COOL = "COOL"
+    COLD = "COLD"
+    FROZEN = "FROZEN"
+
+
+class BotStatus(StrEnum):
+    """Whether a bot is fed with candles. ERROR: it raised, and waits for an operator's start."""
+
+    RUNNING = "RUNNING"
+    STOPPED = "STOPPED"
+    ERROR = "ERROR"
+
+
+class Part(NamedTuple):
+    """One signal's share in a score: `score` in [-1, 1], None when it has no vote; `weight` >= 0."""
+
+    name: str
+    score: float | None
+    weight: float
+
+
+class Recommendation(NamedTuple):
+    """A bot's advice at the close of one candle. A tuple, because replay makes 100,000 a second.
+
+    `side` None is HOLD. `score` in [-1, 1], +1 the strongest BUY, None = no opinion. `confirmed_since`
+    is the close of the candle that completed the confirmation of `side`. `cooldown_until` is set while
+    the bot's own last fill blocks it. `ready_to_trade`: an order request goes out with this advice.
+    `time` is the candle's open, `decided_at` its close.
+    """
+
+    bot: str
+    symbol: str
+    account: str
+    timeframe: str
+    side: Side | None
+    score: float | None
+    temperature: Temperature
+    parts: tuple[Part, ...]
+    confirmed_since: datetime | None
+    cooldown_until: datetime | None
+    ready_to_trade: bool
+    time: datetime
+    decided_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BotState:
+    """What is said about a bot when its status changes, and on request.
+
+    `timeframe` None: the file names none and no candle of the symbol was seen yet. `since` is when the
+    status began. `last_error` is one line; the traceback is in the log.
+    """
+
+    bot: str
+    status: BotStatus
+    symbol: str
+    timeframe: str | None
+    account: str
+    since: datetime
+    last_recommendation: Recommendation | None = None
+    last_error: str | None = None
