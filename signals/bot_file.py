@@ -7,6 +7,7 @@ A file's `class` decides which model it is checked against. Each class is a mode
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from math import isfinite
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -59,6 +60,8 @@ def _as_int(value: object) -> object:
 
 
 def _as_float(value: object) -> float:
+    if isinstance(value, float) and isfinite(value):  # the defaults; TOML's own arrive as Decimal
+        return value
     return float(_as_decimal(value))
 
 
