@@ -1,0 +1,421 @@
+"""Every setting of Fillbook: its name, default, bounds, and what it means, in the unit it names.
+
+`config.loading` fills them from `--set`, the environment, fillbook.toml and these defaults. The models are
+frozen; money and basis points are exact Decimals, durations are seconds unless the name says otherwise.
+"""
+
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from config.setting_types import Bps, Currency, Exact, Host, Name, Port, Seconds, Symbol, SyncInterval, Topic, Whole
+
+SHIPPED_BOTS = Path(__file__).resolve().parent / "bots"
+DATABASE_FILE = "fillbook.db"
+TOGETHER = "settings_together"
+"""The pydantic error type of rules over several settings, which one source alone cannot break."""
+
+_SQLITE_FILE = re.compile(r"sqlite:///(?!:memory:)[^?#]+")
+
+
+class Section(BaseModel):
+    """A table of settings: unknown keys are refused, values never appear in pydantic's own messages."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
+
+
+class AccountSettings(Section):
+    """The paper account that a new database starts with. Later changes are made with `fillbook account`."""
+
+    name: Name = Field(
+        "main", description="Name of the account that bots and people trade for unless they say otherwise."
+    )
+    initial_deposit: Exact = Field(
+        Decimal(10_000),
+        ge=Decimal(0),
+        le=Decimal(10) ** 15,
+        description="Deposit booked when the account is created, in the account's currency. 0 = none.",
+    )
+    currency: Currency = Field("USD", description="Currency of the account's cash.")
+    mode: Literal["spot", "margin"] = Field(
+        "spot",
+        description="spot: only what is held can be sold. margin: selling more than is held opens a short position.",
+    )
+
+
+class BrokerSettings(Section):
+    """The MQTT broker: one that Fillbook starts and watches itself, or one that runs elsewhere."""
+
+    embedded: bool = Field(
+        True,
+        description="true: start and supervise an own broker on host and port. false: connect to the one "
+        "that runs there.",
+    )
+    host: Host = Field(
+        "127.0.0.1",
+        description="Address to listen on (embedded) or to connect to. Anything but 127.0.0.1 lets other "
+        "machines in.",
+    )
+    port: Port = Field(1883, description="TCP port of the broker, for the embedded one too.")
+    username: str | None = Field(
+        None, min_length=1, max_length=128, description="User name for an external broker; unset = no login."
+    )
+    password: SecretStr | None = Field(
+        None,
+        description="Password for an external broker. Better given as FILLBOOK_BROKER__PASSWORD than written here.",
+    )
+    command: tuple[str, ...] = Field(
+        (),
+        description="Program and arguments of the embedded broker's server, a nats-server; empty = the bundled one.",
+    )
+    sync_interval: SyncInterval = Field(
+        "1s",
+        description="How often the embedded broker forces its store to disk. Nothing is lost when a process "
+        "is killed, "
+        'whatever this says; "always" also survives a power cut, at about 40 % of the speed.',
+    )
+    max_ack_pending: Whole = Field(
+        64,
+        ge=1,
+        le=65_535,
+        description="Messages on their way to the daemon at once. 1 keeps strict order over a crash, at a "
+        "third of the speed.",
+    )
+    ack_wait_seconds: Whole = Field(
+        1, ge=1, le=3_600, description="Seconds until the embedded broker sends an unacknowledged message again."
+    )
+    max_payload_bytes: Whole = Field(
+        1_048_576,
+        ge=1_024,
+        le=67_108_864,
+        description="Largest message the embedded broker takes, in bytes; a larger one closes its sender's "
+        "connection.",
+    )
+    max_store_bytes: Whole = Field(
+        2_147_483_648,
+        ge=16_777_216,
+        le=10**15,
+        description="Disk space for queued and retained messages of the embedded broker, in bytes (2 GB).",
+    )
+    keepalive_seconds: Whole = Field(
+        30, ge=1, le=65_535, description="Seconds of silence after which a connection is tested with a ping."
+    )
+    publish_timeout_seconds: Seconds = Field(
+        10.0,
+        ge=0.1,
+        le=600,
+        description="Seconds to wait for the broker to confirm a message before it is sent again.",
+    )
+    start_timeout_seconds: Seconds = Field(
+        10.0, ge=0.1, le=600, description="Seconds the embedded broker may take until it answers."
+    )
+    reconnect_min_seconds: Seconds = Field(
+        0.2,
+        ge=0.01,
+        le=600,
+        description="Seconds before the first attempt to connect again; doubled after each failure.",
+    )
+    reconnect_max_seconds: Seconds = Field(
+        5.0, ge=0.01, le=600, description="Longest pause between two attempts to connect again, in seconds."
+    )
+
+    @field_validator("password")
+    @classmethod
+    def _password_needs_a_user(cls, password: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if password is not None and info.data.get("username") is None and "username" in info.data:
+            raise PydanticCustomError(TOGETHER, "broker.username beside broker.password")
+        return password
+
+    @field_validator("reconnect_max_seconds")
+    @classmethod
+    def _maximum_is_not_below_the_minimum(cls, maximum: float, info: ValidationInfo) -> float:
+        if maximum < info.data.get("reconnect_min_seconds", maximum):
+            raise PydanticCustomError(TOGETHER, "at least broker.reconnect_min_seconds")
+        return maximum
+
+
+class HttpSettings(Section):
+    """The REST API and the dashboard. Accepted already, used by a later version: nothing listens yet."""
+
+    host: Host = Field("127.0.0.1", description="Address the REST API and the dashboard will listen on.")
+    port: Port = Field(8000, description="TCP port the REST API and the dashboard will listen on.")
+
+
+class PaperSettings(Section):
+    """The paper exchange: what a simulated fill costs. Basis points (bps): 100 bps = 1 %. 0 is possible "
+    "for all."""
+
+    taker_fee_bps: Bps = Field(
+        Decimal(60), description="Fee of fills that take at once (market orders), in bps of the notional."
+    )
+    maker_fee_bps: Bps = Field(
+        Decimal(40), description="Fee of fills of resting limit orders, in bps of the notional."
+    )
+    half_spread_bps: Bps = Field(
+        Decimal("0.5"),
+        description="Half of the spread between bid and ask, in bps of the price, paid by market orders.",
+    )
+    slippage_bps: Bps = Field(
+        Decimal(5),
+        description="Slippage of a market order as large as the whole volume of the bar, in bps of the "
+        "price; less in proportion.",
+    )
+    slippage_cap_bps: Bps = Field(Decimal(50), description="Most slippage a fill can have, in bps of the price.")
+    max_volume_share: Exact = Field(
+        Decimal("0.1"),
+        ge=Decimal(0),
+        le=Decimal(1),
+        description="Largest share of a bar's volume that one bar fills (0.1 = 10 %). 0 = no cap.",
+    )
+
+
+class ExecutionSettings(Section):
+    """How requests become orders."""
+
+    request_expiry_seconds: Seconds = Field(
+        60.0, ge=0.1, le=86_400, description="Seconds a request stays valid when it does not say so itself."
+    )
+    max_in_flight: Whole = Field(
+        64, ge=1, le=10_000, description="Requests worked on at once; more wait in the broker."
+    )
+    maximum_notional: Exact = Field(
+        Decimal(0),
+        ge=Decimal(0),
+        le=Decimal(10) ** 15,
+        description="Largest value of one order, in the account's currency; larger ones are refused. 0 = no limit.",
+    )
+    stale_price_seconds: Seconds = Field(
+        86_400.0,
+        ge=0,
+        le=31_536_000,
+        description="An order at the last known price is refused when that price is older than this, in "
+        "seconds. The default, "
+        "one day, suits daily candles; with live prices set a few minutes. 0 = any age will do.",
+    )
+    lease_wait_seconds: Seconds = Field(
+        5.0,
+        ge=0,
+        le=600,
+        description="Seconds a starting daemon waits for another one to give up its role (execution, "
+        "portfolio) before it ends.",
+    )
+
+
+class SignalSettings(Section):
+    """How bots are run."""
+
+    request_repeat_seconds: Seconds = Field(
+        2.0,
+        ge=0.1,
+        le=600,
+        description="Seconds without an answer after which a bot's request is sent again, under the same id.",
+    )
+    backoff_seconds: Seconds = Field(
+        60.0,
+        ge=0,
+        le=86_400,
+        description="Seconds a bot waits after its order was refused or rejected before it asks again.",
+    )
+    history_candles: Whole = Field(
+        0,
+        ge=0,
+        le=10_000_000,
+        description="Stored candles a bot's indicators are warmed with at start. 0 = all there are.",
+    )
+
+
+class PortfolioSettings(Section):
+    """How positions and P&L are kept up to date."""
+
+    publish_interval_ms: Whole = Field(
+        100,
+        ge=0,
+        le=60_000,
+        description="Changes of a position within this many milliseconds are published as one, the last.",
+    )
+    checkpoint_facts: Whole = Field(
+        1_000,
+        ge=1,
+        le=1_000_000,
+        description="Trades and cash flows after which the state is saved, so that a start is quick.",
+    )
+    republish_seconds: Seconds = Field(
+        30.0,
+        ge=1,
+        le=86_400,
+        description="Seconds after which all retained messages are published again from the database.",
+    )
+
+
+class FeedSettings(Section):
+    """Where candles come from. With nothing set here, candles and prices are taken from the bus."""
+
+    candles: dict[Symbol, Path] = Field(
+        default_factory=dict,
+        description="Candle files by symbol (CSV with the columns time,open,high,low,close,volume), "
+        'such as {"BTC-USD" = "btc.csv"}.',
+    )
+    speed: Exact = Field(
+        Decimal(0),
+        ge=Decimal(0),
+        le=Decimal(1_000_000),
+        description="How fast candle files are played: 1 = real time, 600 = ten minutes a second, 0 = as "
+        "fast as possible.",
+    )
+    synthetic: bool = Field(
+        False, description="true: invent 1-minute candles, labelled as synthetic, instead of reading files."
+    )
+    synthetic_seed: Whole = Field(
+        1, ge=0, le=2**63 - 1, description="The same seed gives the same synthetic candles."
+    )
+    synthetic_symbols: tuple[Symbol, ...] = Field(
+        ("BTC-USD", "ETH-USD", "SOL-USD"),
+        min_length=1,
+        max_length=100,
+        description="Symbols that get synthetic candles.",
+    )
+    candles_per_second: Exact = Field(
+        Decimal(10),
+        gt=Decimal(0),
+        le=Decimal(100_000),
+        description="Synthetic minutes per second: each symbol gets this many candles a second.",
+    )
+    warmup_candles: Whole = Field(
+        300,
+        ge=0,
+        le=1_000_000,
+        description="Synthetic candles per symbol before the first live one, to warm the indicators.",
+    )
+
+    @field_validator("synthetic_symbols")
+    @classmethod
+    def _no_symbol_twice(cls, symbols: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(symbols)) != len(symbols):
+            raise ValueError("each symbol only once")
+        return symbols
+
+    @field_validator("synthetic")
+    @classmethod
+    def _one_feed(cls, synthetic: bool, info: ValidationInfo) -> bool:
+        if synthetic and info.data.get("candles"):
+            raise PydanticCustomError(TOGETHER, "false, because feed.candles names candle files")
+        return synthetic
+
+
+class WriterSettings(Section):
+    """The one thread that writes to the database."""
+
+    group_max: Whole = Field(256, ge=1, le=100_000, description="Most pieces of work that share one commit.")
+    busy_timeout_ms: Whole = Field(
+        5_000, ge=0, le=600_000, description="Milliseconds to wait for a database that another process is writing to."
+    )
+
+
+class LimitSettings(Section):
+    """What is taken from outside before it is refused."""
+
+    payload_bytes: Whole = Field(
+        65_536, ge=256, le=67_108_864, description="Largest bus message that is read, in bytes."
+    )
+    json_depth: Whole = Field(16, ge=2, le=100, description="Deepest nesting of a JSON message.")
+    dead_letter_bytes: Whole = Field(
+        4_096, ge=0, le=1_048_576, description="Bytes of an unreadable message that are kept with its dead letter."
+    )
+    queue: Whole = Field(
+        10_000, ge=1, le=10_000_000, description="Messages that may wait inside the daemon, per queue."
+    )
+
+
+class LogSettings(Section):
+    """What the daemon writes to stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least important messages that are shown."
+    )
+    format: Literal["auto", "console", "json"] = Field(
+        "auto",
+        description="console: coloured lines. json: one object per line. auto: console on a terminal, json "
+        "otherwise.",
+    )
+
+
+class Settings(BaseSettings):
+    """All settings. Use `config.loading.load_settings`; this class alone reads no file and no environment."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
+
+    data_dir: Path = Field(
+        Path("./fillbook-data"),
+        description="Folder of the books, the broker's store and the run files. Created when missing.",
+    )
+    database_url: str | None = Field(
+        None,
+        description=f"Database of the books, such as sqlite:////srv/fillbook/books.db; "
+        f"unset = {DATABASE_FILE} in data_dir.",
+    )
+    bots_dir: Path | None = Field(
+        None, description="Folder of the bot files (*.toml); unset = the examples that come along."
+    )
+    base_topic: Topic = Field(
+        "fillbook", description="First level of every bus topic; give each Fillbook on a shared broker its own."
+    )
+    account: AccountSettings = Field(default_factory=AccountSettings)
+    broker: BrokerSettings = Field(default_factory=BrokerSettings)
+    http: HttpSettings = Field(default_factory=HttpSettings)
+    paper: PaperSettings = Field(default_factory=PaperSettings)
+    execution: ExecutionSettings = Field(default_factory=ExecutionSettings)
+    signals: SignalSettings = Field(default_factory=SignalSettings)
+    portfolio: PortfolioSettings = Field(default_factory=PortfolioSettings)
+    feed: FeedSettings = Field(default_factory=FeedSettings)
+    writer: WriterSettings = Field(default_factory=WriterSettings)
+    limits: LimitSettings = Field(default_factory=LimitSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic-settings'
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load_settings` hands over: it layers the sources itself, to know where each value is "
+        "from."""
+        return (init_settings,)
+
+    @field_validator("database_url")
+    @classmethod
+    def _only_sqlite_yet(cls, url: str | None) -> str | None:
+        if url is None or _SQLITE_FILE.fullmatch(url):
+            return url
+        if url.startswith(("postgres://", "postgresql://", "postgresql+")):
+            raise ValueError("a sqlite:/// address (PostgreSQL comes in a later version of Fillbook)")
+        raise ValueError("the address of a database file, such as sqlite:////srv/fillbook/books.db")
+
+    @property
+    def database_file(self) -> Path:
+        """The SQLite file of the books."""
+        if self.database_url is None:
+            return self.data_dir / DATABASE_FILE
+        return Path(self.database_url.removeprefix("sqlite:///"))
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database as an SQLAlchemy address."""
+        return f"sqlite:///{self.database_file}"
+
+    @property
+    def bots_folder(self) -> Path:
+        """Where the bot files are."""
+        return self.bots_dir if self.bots_dir is not None else SHIPPED_BOTS
+
+
+def settings_schema() -> dict[str, Any]:
+    """The JSON Schema of fillbook.toml, with every description, default and bound."""
+    return Settings.model_json_schema()
