@@ -1,0 +1,215 @@
+"""The MQTT bus on real brokers: every case on the embedded one and on Mosquitto."""
+
+import asyncio
+import inspect
+import os
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiomqtt
+import paho.mqtt.client as paho
+import pytest
+
+from runtime.bus import BusUnavailable, Connected, Incoming
+from runtime.mqtt import MqttBus, MqttOptions, Presence
+from tests.integration.brokers import (  # noqa: F401
+    RunningBroker,
+    any_broker,
+    embedded_broker,
+    free_port,
+)
+
+PRESENCE = Presence("fillbook/v1/status", b"online", b"offline")
+
+
+async def take(bus: MqttBus, count: int, *, ack: bool = True, within: float = 10) -> list[Incoming]:
+    """The next `count` messages."""
+    found: list[Incoming] = []
+    messages: AsyncIterator[Incoming] = bus.messages()
+    async with asyncio.timeout(within):
+        while len(found) < count:
+            incoming = await anext(messages)
+            if ack:
+                incoming.ack()
+            found.append(incoming)
+    return found
+
+
+async def test_what_is_published_arrives_in_order(any_broker: RunningBroker) -> None:  # noqa: F811
+    async with any_broker.bus("receiver", ["t/#"]) as receiver, any_broker.bus("sender") as sender:
+        sent = [f"{number}".encode() for number in range(500)]
+        confirmations = [await sender.publish_soon("t/BRK.B/x", payload) for payload in sent]
+        received = await take(receiver, len(sent))
+        await asyncio.gather(*confirmations)
+    assert [incoming.payload for incoming in received] == sent
+    assert {incoming.topic for incoming in received} == {"t/BRK.B/x"}
+    assert not any(incoming.retain or incoming.dup for incoming in received)
+
+
+async def test_only_what_was_not_acknowledged_comes_again(any_broker: RunningBroker) -> None:  # noqa: F811
+    async with any_broker.bus("receiver", ["t"]) as receiver, any_broker.bus("sender") as sender:
+        for number in range(6):
+            await sender.publish("t", str(number).encode())
+        first = await take(receiver, 6, ack=False)
+        for incoming in first[::2]:
+            incoming.ack()
+        # The acknowledgements leave before the connection does: the same socket, in order.
+    async with any_broker.bus("receiver", ["t"]) as receiver:
+        again = await take(receiver, 3)
+    assert sorted(incoming.payload for incoming in again) == [b"1", b"3", b"5"]
+    assert all(incoming.dup for incoming in again)
+    packets = {incoming.payload: incoming.packet_id for incoming in first}
+    assert all(incoming.packet_id == packets[incoming.payload] for incoming in again)
+
+
+async def test_messages_for_an_absent_client_wait_for_it(any_broker: RunningBroker) -> None:  # noqa: F811
+    async with any_broker.bus("receiver", ["t"]):
+        pass
+    async with any_broker.bus("sender") as sender:
+        await sender.publish("t", b"while away")
+    async with any_broker.bus("receiver", ["t"]) as receiver:
+        assert [incoming.payload for incoming in await take(receiver, 1)] == [b"while away"]
+
+
+async def test_a_retained_copy_carries_the_flag_and_a_live_message_does_not(
+    any_broker: RunningBroker,  # noqa: F811
+) -> None:
+    async with any_broker.bus("live", ["t"]) as live, any_broker.bus("sender") as sender:
+        await sender.publish("t", b"kept", retain=True)
+        assert [incoming.retain for incoming in await take(live, 1)] == [False]
+        async with any_broker.bus("later", ["t"]) as later:
+            assert [incoming.retain for incoming in await take(later, 1)] == [True]
+
+
+async def test_state_and_queues_survive_a_kill_of_the_broker_and_the_bus_returns_by_itself(
+    any_broker: RunningBroker,  # noqa: F811
+) -> None:
+    connections: list[Connected] = []
+    losses: list[str] = []
+    async with any_broker.bus("receiver", ["t", "state"]) as receiver, any_broker.bus("sender") as sender:
+        receiver.on_connected(connections.append)
+        receiver.on_disconnected(losses.append)
+        await sender.publish("state", b"kept", retain=True)
+        await sender.publish("t", b"before")
+        before = await take(receiver, 2, ack=False)
+        if any_broker.kind == "mosquitto":
+            await asyncio.sleep(1.5)  # its autosave interval
+        await any_broker.kill_and_return()
+        for _ in range(20):  # what a caller does: the same payload until it is confirmed
+            try:
+                await sender.publish("t", b"after")
+                break
+            except BusUnavailable:
+                continue
+        seen: set[bytes] = set()
+        while seen != {b"kept", b"before", b"after"}:
+            seen |= {incoming.payload for incoming in await take(receiver, 1)}
+        before[0].ack()  # on a connection that is gone: does nothing
+    assert losses
+    assert connections
+    assert connections[-1].session_present
+    async with any_broker.bus("fresh", ["state"]) as fresh:
+        assert [incoming.payload for incoming in await take(fresh, 1)] == [b"kept"]
+
+
+async def test_publishing_without_a_broker_fails_in_time_and_works_again_after(
+    any_broker: RunningBroker,  # noqa: F811
+) -> None:
+    async with any_broker.bus("sender", publish_timeout=0.3) as sender:
+        await any_broker.stop()
+        with pytest.raises(BusUnavailable):
+            await sender.publish("t", b"1")
+        with pytest.raises(BusUnavailable):
+            await sender.publish("t", b"1")
+        await any_broker.start()
+        await sender.wait_connected(10)
+        await sender.publish("t", b"1")
+
+
+async def test_the_last_will_says_offline_and_the_reconnect_online(any_broker: RunningBroker) -> None:  # noqa: F811
+    async with any_broker.bus("watcher", [PRESENCE.topic]) as watcher:
+        async with any_broker.bus("daemon", presence=[PRESENCE]) as daemon:
+            assert [incoming.payload for incoming in await take(watcher, 1)] == [b"online"]
+            connection = daemon._connection
+            assert connection is not None
+            raw = connection._client.socket()
+            assert isinstance(raw, socket.socket)
+            raw.shutdown(socket.SHUT_RDWR)  # the network breaks; nobody says goodbye
+            assert [incoming.payload for incoming in await take(watcher, 2)] == [b"offline", b"online"]
+        assert [incoming.payload for incoming in await take(watcher, 1)] == [b"offline"]
+
+
+async def test_the_session_keeps_its_name_over_a_restart(any_broker: RunningBroker, tmp_path: Path) -> None:  # noqa: F811
+    file = tmp_path / "session"
+    names: list[str] = []
+    for _ in range(2):
+        async with any_broker.bus("receiver", ["t"], session_file=file) as receiver:
+            names.append(receiver._session)
+    assert names[0] == names[1]
+    async with any_broker.bus("receiver-b", ["t"], session_file=file) as receiver:
+        assert receiver._session.split("/")[1] != names[0].split("/")[1]  # a session the broker did not know
+
+
+async def test_nagle_is_off(any_broker: RunningBroker) -> None:  # noqa: F811
+    async with any_broker.bus("sender") as sender:
+        connection = sender._connection
+        assert connection is not None
+        raw = connection._client.socket()
+        assert isinstance(raw, socket.socket)
+        assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+
+async def test_failed_connections_leave_no_descriptors_open() -> None:
+    bus = MqttBus(MqttOptions("127.0.0.1", free_port(), "nobody", backoff_initial=0.001, backoff_maximum=0.002))
+    await bus.start()
+    with pytest.raises(BusUnavailable, match="no MQTT broker at"):
+        await bus.wait_connected(0.2)
+    before = len(os.listdir("/proc/self/fd"))
+    await asyncio.sleep(0.3)
+    after = len(os.listdir("/proc/self/fd"))
+    await bus.stop()
+    assert after <= before + 4  # an attempt may be under way
+
+
+async def test_a_refused_subscription_is_an_error(embedded_broker: RunningBroker) -> None:  # noqa: F811
+    bus = MqttBus(embedded_broker.options("nosy", as_daemon=False), ["$SYS/#"])
+    await bus.start()
+    with pytest.raises(BusUnavailable, match="refused the subscription"):
+        await bus.wait_connected(1)
+    await bus.stop()
+
+
+async def test_a_cancelled_receive_loses_nothing(any_broker: RunningBroker) -> None:  # noqa: F811
+    async with any_broker.bus("receiver", ["t"]) as receiver, any_broker.bus("sender") as sender:
+        for _ in range(5):
+            with pytest.raises(TimeoutError):
+                await take(receiver, 1, within=0.01)
+        await sender.publish("t", b"1")
+        assert len(await take(receiver, 1)) == 1
+
+
+def test_a_client_id_with_a_dot_is_refused() -> None:
+    with pytest.raises(ValueError, match="without dots"):
+        MqttOptions("localhost", 1883, "fillbook.execution")
+
+
+async def test_the_private_parts_of_the_libraries_are_where_they_were() -> None:
+    """Fails when aiomqtt or paho change what runtime/mqtt.py relies on."""
+    client = aiomqtt.Client("localhost")
+    assert isinstance(client._client, paho.Client)
+    assert isinstance(client._connected, asyncio.Future)
+    assert isinstance(client._disconnected, asyncio.Future)
+    assert client._misc_task is None
+    for name, parameters in {
+        "_on_connect": ["client", "userdata", "flags", "reason_code", "properties"],
+        "_on_message": ["client", "userdata", "message"],
+        "_on_publish": ["client", "userdata", "mid", "reason_code", "properties"],
+    }.items():
+        assert list(inspect.signature(getattr(client, name)).parameters) == parameters
+        assert getattr(client._client, name.removeprefix("_")) == getattr(client, name)
+    assert list(inspect.signature(client._client.ack).parameters) == ["mid", "qos"]
+    assert list(inspect.signature(client._client.manual_ack_set).parameters) == ["on"]
+    assert list(inspect.signature(client._client._sock_close).parameters) == []
+    message = paho.MQTTMessage(mid=1, topic=b"t")
+    assert (message.dup, message.retain, message.mid) == (False, False, 1)
