@@ -60,7 +60,7 @@ class Instrument:
 
     @property
     def base_asset(self) -> str:
-        """"BTC" of "BTC-USD"; the symbol itself when it has no quote part."""
+        """ "BTC" of "BTC-USD"; the symbol itself when it has no quote part."""
         return self.symbol.removesuffix(f"-{self.currency}")
 
 
@@ -74,6 +74,18 @@ def default_instrument(symbol: str) -> Instrument:
 
 BUILT_IN: tuple[Instrument, ...] = tuple(
     default_instrument(symbol)
-    for symbol in ("BTC-USD", "ETH-USD", "SOL-USD", "ADA-USD", "DOGE-USD", "XRP-USD", "LTC-USD", "AAPL", "MSFT", "NVDA", "SPY")
+    for symbol in (
+        "BTC-USD",
+        "ETH-USD",
+        "SOL-USD",
+        "ADA-USD",
+        "DOGE-USD",
+        "XRP-USD",
+        "LTC-USD",
+        "AAPL",
+        "MSFT",
+        "NVDA",
+        "SPY",
+    )
 )
 """What a new database knows; `fillbook instruments add` registers more."""

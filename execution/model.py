@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 from config.exact import ZERO
 from config.times import timeframe_length
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 
 class Side(StrEnum):
@@ -380,6 +380,15 @@ class HaltChanged:
 
     account: str
     halted: bool
+    by: str
+    reason: str | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Who halted trading of an account, when and why."""
+
     by: str
     reason: str | None
     at: datetime

@@ -1,14 +1,15 @@
 """The tables of execution: facts (never changed), orders, inbox, candles, leases.
 
 Money and quantities: TEXT on SQLite, NUMERIC on PostgreSQL, through `ExactDecimal`. Times: TEXT of fixed
-width, so that text order is time order on every database. The triggers that make facts immutable are in
-`triggers` below; migrations create them.
+width, so that text order is time order on every database. What the tables alone cannot say (immutability,
+the form of decimal text) is in `guards.py`.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
@@ -23,12 +24,26 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from config.exact import plain
+from config.instruments import InstrumentKind
 from config.times import stored_time
+from execution.model import (
+    AccountKind,
+    AccountMode,
+    CashFlowKind,
+    OrderStatus,
+    OrderType,
+    Side,
+    Source,
+    TimeInForce,
+)
+
+OPEN_ORDERS = "status IN ('requested', 'pending', 'partially_filled', 'unknown')"
 
 metadata = MetaData(
     naming_convention={
@@ -105,6 +120,236 @@ def json_text(value: Mapping[str, Any] | list[Any]) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def one_of(column: str, values: type) -> str:
+def one_of(column: str, values: Iterable[StrEnum]) -> str:
     """The text of a CHECK that a column holds a member of a string enum."""
-    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"  # type: ignore[attr-defined]
+    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
+
+
+def _decimal(column: str, *, positive: bool = False, signed: bool = False) -> CheckConstraint:
+    """SQLite only: the column holds the plain text of a decimal (PostgreSQL's NUMERIC checks itself)."""
+    digits = f"ltrim({column}, '-')" if signed else column
+    rule = f"{digits} GLOB '[0-9]*' AND {digits} NOT GLOB '*[^0-9.]*' AND {digits} NOT GLOB '*.*.*'"
+    if positive:
+        rule += f" AND {column} <> '0'"
+    # ddl_if also keeps the constraint out of other dialects' CREATE TABLE.
+    return CheckConstraint(rule, name=column).ddl_if(dialect="sqlite")
+
+
+def _text_enum(column: str, values: Iterable[StrEnum]) -> CheckConstraint:
+    return CheckConstraint(one_of(column, values), name=column)
+
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("venue", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    _text_enum("kind", AccountKind),
+    _text_enum("mode", AccountMode),
+    sqlite_strict=True,
+)
+
+instruments = Table(
+    "instruments",
+    metadata,
+    Column("symbol", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("base_decimals", Integer, nullable=False),
+    Column("quote_decimals", Integer, nullable=False),
+    Column("quantity_increment", ExactDecimal, nullable=False),
+    Column("price_increment", ExactDecimal, nullable=False),
+    Column("minimum_notional", ExactDecimal, nullable=False),
+    Column("minimum_quantity", ExactDecimal, nullable=False),
+    Column("maximum_notional", ExactDecimal),
+    Column("dust", ExactDecimal, nullable=False),
+    Column("enabled", Flag, nullable=False),
+    _text_enum("kind", InstrumentKind),
+    sqlite_strict=True,
+)
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("request_id", Text, nullable=False),
+    Column("client_order_id", Text, nullable=False, unique=True),
+    Column("account", Text, ForeignKey("accounts.name"), nullable=False),
+    Column("symbol", Text, ForeignKey("instruments.symbol"), nullable=False),
+    Column("side", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("time_in_force", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("triggered_by", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("updated_at", Instant, nullable=False),
+    Column("expires_at", Instant),
+    Column("quantity", ExactDecimal),
+    Column("notional", ExactDecimal),
+    Column("close", Flag, nullable=False),
+    Column("limit_price", ExactDecimal),
+    Column("decided_at", Instant),
+    Column("signal_context", JsonText),
+    Column("note", Text),
+    Column("reason", JsonText),
+    _text_enum("side", Side),
+    _text_enum("type", OrderType),
+    _text_enum("time_in_force", TimeInForce),
+    _text_enum("status", OrderStatus),
+    UniqueConstraint("account", "request_id"),
+    Index(
+        "ix_orders_open",
+        "account",
+        "status",
+        sqlite_where=text(OPEN_ORDERS),
+        postgresql_where=text(OPEN_ORDERS),
+    ),
+    sqlite_strict=True,
+)
+
+trades = Table(
+    "trades",
+    metadata,
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("id", Text, nullable=False, unique=True),
+    Column("account", Text, ForeignKey("accounts.name"), nullable=False),
+    Column("symbol", Text, ForeignKey("instruments.symbol"), nullable=False),
+    Column("side", Text, nullable=False),
+    Column("quantity", ExactDecimal, nullable=False),
+    Column("price", ExactDecimal, nullable=False),
+    Column("executed_at", Instant, nullable=False),
+    Column("recorded_at", Instant, nullable=False),
+    Column("fee", ExactDecimal, nullable=False),
+    Column("fee_asset", Text, nullable=False),
+    Column("cash_effect", ExactDecimal, nullable=False),
+    Column("order_id", Text, ForeignKey("orders.id")),
+    Column("venue", Text, nullable=False),
+    Column("venue_trade_id", Text),
+    Column("venue_sequence", Integer),
+    Column("order_type", Text),
+    Column("source", Text, nullable=False),
+    Column("triggered_by", Text, nullable=False),
+    Column("signal_context", JsonText),
+    Column("corrects", Text),
+    Column("hash", Text, nullable=False),
+    _text_enum("side", Side),
+    _text_enum("source", Source),
+    _decimal("quantity", positive=True),
+    _decimal("price"),
+    _decimal("fee", signed=True),
+    _decimal("cash_effect", signed=True),
+    UniqueConstraint("venue", "account", "symbol", "venue_trade_id"),
+    Index("ix_trades_account_symbol", "account", "symbol", "executed_at"),
+    Index("ix_trades_order_id", "order_id"),
+    Index("ix_trades_triggered_by", "triggered_by", "executed_at"),
+    sqlite_strict=True,
+)
+
+cash_flows = Table(
+    "cash_flows",
+    metadata,
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("id", Text, nullable=False, unique=True),
+    Column("account", Text, ForeignKey("accounts.name"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("amount", ExactDecimal, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("effective_at", Instant, nullable=False),
+    Column("recorded_at", Instant, nullable=False),
+    Column("triggered_by", Text, nullable=False),
+    Column("idempotency_key", Text, nullable=False),
+    Column("note", Text),
+    Column("hash", Text, nullable=False),
+    _text_enum("kind", CashFlowKind),
+    _decimal("amount", positive=True),
+    UniqueConstraint("account", "idempotency_key"),
+    sqlite_strict=True,
+)
+
+ledger_head = Table(
+    "ledger_head",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sequence", Integer, nullable=False),
+    Column("hash", Text, nullable=False),
+    CheckConstraint("id = 1", name="single"),
+    sqlite_strict=True,
+)
+
+candles = Table(
+    "candles",
+    metadata,
+    Column("symbol", Text, primary_key=True),
+    Column("timeframe", Text, primary_key=True),
+    Column("time", Instant, primary_key=True),
+    Column("open", ExactDecimal, nullable=False),
+    Column("high", ExactDecimal, nullable=False),
+    Column("low", ExactDecimal, nullable=False),
+    Column("close", ExactDecimal, nullable=False),
+    Column("volume", ExactDecimal, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+inbox = Table(
+    "inbox",
+    metadata,
+    Column("account", Text, primary_key=True),
+    Column("request_id", Text, primary_key=True),
+    Column("body_hash", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("triggered_by", Text, nullable=False),
+    Column("received_at", Instant, nullable=False),
+    Column("order_id", Text),
+    Column("outcome", JsonText),
+    Column("delivery", Text),
+    Index(
+        "ix_inbox_delivery",
+        "delivery",
+        sqlite_where=text("delivery IS NOT NULL"),
+        postgresql_where=text("delivery IS NOT NULL"),
+    ),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("received_at", Instant, nullable=False),
+    Column("topic", Text, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("reason", JsonText, nullable=False),
+    Column("retained", Flag, nullable=False),
+    sqlite_strict=True,
+)
+
+halts = Table(
+    "halts",
+    metadata,
+    Column("account", Text, ForeignKey("accounts.name"), primary_key=True),
+    Column("halted", Flag, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("reason", Text),
+    Column("at", Instant, nullable=False),
+    sqlite_strict=True,
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("role", Text, primary_key=True),
+    Column("epoch", Integer, nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("acquired_at", Instant, nullable=False),
+    sqlite_strict=True,
+)
+
+FACT_TABLES = ("trades", "cash_flows")
+GENESIS_HASH = "0" * 64

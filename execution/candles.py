@@ -1,0 +1,43 @@
+"""Stored candles: what indicators are warmed from after a restart, and where a late order finds its fill."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from config.times import stored_time
+from execution import raw, tables
+from execution.model import Candle
+
+_insert = raw.Insert(tables.candles)
+_select = raw.Select(tables.candles)
+
+
+def store(connection: Connection, candles: Sequence[Candle]) -> None:
+    """Insert candles; the caller has dropped the ones that are stored already."""
+    if candles:
+        _insert.rows(connection, candles)
+
+
+def history(connection: Connection, symbol: str, timeframe: str, last: int | None = None) -> list[Candle]:
+    """The stored candles of a symbol in time order; only the `last` ones if given."""
+    if last is None:
+        rest, parameters = "WHERE symbol = ? AND timeframe = ? ORDER BY time", (symbol, timeframe)
+        return [Candle(*row) for row in _select.rows(connection, rest, parameters)]
+    rest = "WHERE symbol = ? AND timeframe = ? ORDER BY time DESC LIMIT ?"
+    return [Candle(*row) for row in _select.rows(connection, rest, (symbol, timeframe, last))][::-1]
+
+
+def opening_at_or_after(connection: Connection, symbol: str, instant: datetime) -> list[Candle]:
+    """The stored candles of a symbol, any timeframe, that open at or after an instant, in time order."""
+    rest = "WHERE symbol = ? AND time >= ? ORDER BY time, timeframe"
+    return [Candle(*row) for row in _select.rows(connection, rest, (symbol, stored_time(instant)))]
+
+
+def latest(connection: Connection) -> dict[tuple[str, str], Candle]:
+    """The last stored candle of each symbol and timeframe."""
+    newest = {}
+    for symbol, timeframe in raw.execute(connection, "SELECT DISTINCT symbol, timeframe FROM candles").fetchall():
+        for candle in history(connection, symbol, timeframe, last=1):
+            newest[symbol, timeframe] = candle
+    return newest

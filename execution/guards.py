@@ -1,0 +1,57 @@
+"""What makes facts immutable in the database itself: triggers, one place for both dialects.
+
+UPDATE and DELETE of a fact row abort. REPLACE would slip past a delete trigger in a plain SQLite shell
+(recursive triggers are off there), so a BEFORE INSERT trigger aborts on an existing key as well.
+"""
+
+from sqlalchemy import Connection, text
+
+_FACT_KEYS = {
+    "trades": (
+        "id = NEW.id OR sequence = NEW.sequence OR (venue = NEW.venue AND account = NEW.account"
+        " AND symbol = NEW.symbol AND venue_trade_id = NEW.venue_trade_id)"
+    ),
+    "cash_flows": (
+        "id = NEW.id OR sequence = NEW.sequence OR (account = NEW.account AND idempotency_key = NEW.idempotency_key)"
+    ),
+}
+
+
+def _sqlite(table: str, keys: str) -> dict[str, str]:
+    def refuse(what: str) -> str:
+        return f"BEGIN SELECT RAISE(ABORT, '{table} are facts: {what}'); END"
+
+    return {
+        f"{table}_refuse_update": f"BEFORE UPDATE ON {table} {refuse('correct one with a compensating entry')}",
+        f"{table}_refuse_delete": f"BEFORE DELETE ON {table} {refuse('they are never deleted')}",
+        f"{table}_refuse_replace": (
+            f"BEFORE INSERT ON {table} WHEN EXISTS (SELECT 1 FROM {table} WHERE {keys})"
+            f" {refuse('this key exists already')}"
+        ),
+    }
+
+
+def _all_triggers() -> dict[str, str]:
+    triggers: dict[str, str] = {}
+    for table, keys in _FACT_KEYS.items():
+        triggers |= _sqlite(table, keys)
+    triggers["ledger_head_refuse_delete"] = (
+        "BEFORE DELETE ON ledger_head BEGIN SELECT RAISE(ABORT, 'the head of the ledger is never deleted'); END"
+    )
+    triggers["ledger_head_refuse_rewind"] = (
+        "BEFORE UPDATE ON ledger_head WHEN NEW.sequence <= OLD.sequence"
+        " BEGIN SELECT RAISE(ABORT, 'the ledger only grows'); END"
+    )
+    return triggers
+
+
+def create_guards(connection: Connection) -> None:
+    """Create every trigger; migrations call this after they changed a fact table."""
+    for name, body in _all_triggers().items():
+        connection.execute(text(f"CREATE TRIGGER {name} {body}"))
+
+
+def drop_guards(connection: Connection) -> None:
+    """Drop every trigger; migrations call this before they change a fact table."""
+    for name in _all_triggers():
+        connection.execute(text(f"DROP TRIGGER IF EXISTS {name}"))

@@ -1,0 +1,352 @@
+"""The paper exchange: fills orders from candles and last prices, with fees, spread, slippage and volume.
+
+Formulas: docs/paper-exchange.md. It keeps nothing of its own: its book is the open orders of the ledger,
+which `resume` brings back after a restart. Fills are numbered per order, so that the same fill computed
+again after a crash is the same trade.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from config.exact import ZERO, floor_to, round_to
+from config.instruments import Instrument
+from execution.model import Candle, Order, OrderStatus, OrderType, Price, Reason, Side, TimeInForce
+from execution.ports import Clock
+from execution.venue import VenueClosed, VenueFill, VenueReport
+
+BASIS_POINT = Decimal("0.0001")
+PRICE_DECIMALS = 8
+FEE_DECIMALS = 8
+_INSTANT = timedelta(microseconds=1)
+
+CandlesSince = Callable[[str, datetime], Awaitable[list[Candle]]]
+"""The stored candles of a symbol that open at or after an instant, in time order."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaperCosts:
+    """What trading costs at the paper exchange. Basis points; 0 switches a cost off.
+
+    `max_volume_share` is the greatest part of a bar's volume that orders may take (0 = volume is ignored,
+    also zero volume).
+    """
+
+    taker_fee_bps: Decimal = Decimal(60)
+    maker_fee_bps: Decimal = Decimal(40)
+    half_spread_bps: Decimal = Decimal("0.5")
+    slippage_bps: Decimal = Decimal(5)
+    slippage_cap_bps: Decimal = Decimal(50)
+    max_volume_share: Decimal = Decimal("0.1")
+
+
+@dataclass(slots=True)
+class _Resting:
+    """An order in the book. `after`: only candles that open later than this instant may fill it."""
+
+    order: Order
+    filled: Decimal
+    fills: int
+    active_from: datetime
+    after: datetime | None
+
+    def sees(self, candle: Candle) -> bool:
+        """Whether the candle may fill the order: no candle that had opened before the order existed."""
+        return candle.time >= self.active_from and (self.after is None or candle.time > self.after)
+
+
+class PaperVenue:
+    """See the module. All methods are called from the event loop; `clock` is the decision clock."""
+
+    name = "paper"
+
+    def __init__(
+        self,
+        costs: PaperCosts,
+        instruments: Callable[[], Mapping[str, Instrument]],
+        prices: Mapping[str, Price],
+        clock: Clock,
+        candles_since: CandlesSince,
+    ) -> None:
+        self._costs = costs
+        self._instruments = instruments
+        self._prices = prices
+        self._clock = clock
+        self._candles_since = candles_since
+        self._book: dict[str, dict[str, _Resting]] = {}
+        self._bars: dict[str, Candle] = {}
+        self._taken: dict[str, Decimal] = {}
+        self._sequence = 0
+
+    def start(self, last_sequence: int, bars: Mapping[str, Candle]) -> None:
+        """Continue after the last venue sequence in the ledger, knowing the last candles."""
+        self._sequence = last_sequence
+        self._bars.update(bars)
+
+    # ---- the venue protocol ---------------------------------------------------------------------------
+
+    async def place(self, order: Order) -> list[VenueReport]:
+        """See `Venue.place`."""
+        return await self._enter(_Resting(order, ZERO, 0, order.decided_at or self._clock.now(), None))
+
+    async def resume(
+        self, order: Order, filled: Decimal, last_fill: datetime | None, fills: int
+    ) -> list[VenueReport]:
+        """The ledger's open orders are this venue's book: enter the rest of the order again."""
+        if order.decided_at is None and order.type is OrderType.MARKET and self._is_late(order):
+            return [VenueClosed(order.id, OrderStatus.EXPIRED, _expired())]
+        active_from = order.decided_at or order.created_at
+        return await self._enter(_Resting(order, filled, fills, active_from, last_fill))
+
+    async def cancel(self, order: Order) -> list[VenueReport]:
+        """See `Venue.cancel`."""
+        self.forget(order.id)
+        return [VenueClosed(order.id, OrderStatus.CANCELLED)]
+
+    def forget(self, order_id: str) -> None:
+        """See `Venue.forget`."""
+        for book in self._book.values():
+            book.pop(order_id, None)
+
+    # ---- the market -----------------------------------------------------------------------------------
+
+    def on_candle(self, candle: Candle) -> list[VenueReport]:
+        """A closed candle: fill what it fills."""
+        symbol = candle.symbol
+        self._bars[symbol] = candle
+        book = self._book.get(symbol)
+        if not book:
+            return []
+        self._taken[symbol] = ZERO
+        reports: list[VenueReport] = []
+        for resting in list(book.values()):
+            reports += self._expire(resting, candle.time) or self._match(resting, candle)
+            self._leave_if_closed(resting, reports)
+        return reports
+
+    def on_price(self, price: Price) -> list[VenueReport]:
+        """A last price: fill market orders that waited for one, and limits that it trades through."""
+        reports: list[VenueReport] = []
+        for resting in list(self._book.get(price.symbol, {}).values()):
+            order = resting.order
+            if order.decided_at is not None:
+                continue  # waits for its candle
+            if order.type is OrderType.MARKET:
+                reports += self._take(resting, price.price, None)
+            elif order.limit_price is not None and _through(order, price.price):
+                reports += self._fill_rest(resting, order.limit_price, self._clock.now(), self._costs.maker_fee_bps)
+            self._leave_if_closed(resting, reports)
+        return reports
+
+    def expire(self) -> list[VenueReport]:
+        """Close orders whose time is over; called now and then."""
+        now = self._clock.now()
+        reports: list[VenueReport] = []
+        for book in self._book.values():
+            for resting in list(book.values()):
+                reports += self._expire(resting, now)
+                self._leave_if_closed(resting, reports)
+        return reports
+
+    # ---- entering the book ----------------------------------------------------------------------------
+
+    async def _enter(self, resting: _Resting) -> list[VenueReport]:
+        order = resting.order
+        reports: list[VenueReport] = []
+        if order.decided_at is not None:
+            last = self._bars.get(order.symbol)
+            if last is not None and last.time >= order.decided_at:
+                reports = await self._catch_up(resting)
+        else:
+            reports = self._enter_now(resting)
+        if not _closes(reports):
+            self._book.setdefault(order.symbol, {})[order.id] = resting
+        return reports
+
+    async def _catch_up(self, resting: _Resting) -> list[VenueReport]:
+        """The request came after its candle: fill it as if it had been there in time."""
+        reports: list[VenueReport] = []
+        for candle in await self._candles_since(resting.order.symbol, resting.active_from):
+            self._taken[candle.symbol] = ZERO
+            reports += self._match(resting, candle)
+            if _closes(reports):
+                break
+        return reports
+
+    def _enter_now(self, resting: _Resting) -> list[VenueReport]:
+        """An order that waits for no candle: fill it from the last price if there is one."""
+        order = resting.order
+        last = self._prices.get(order.symbol)
+        if last is None:
+            return []
+        if order.type is OrderType.MARKET:
+            return self._take(resting, last.price, self._bars.get(order.symbol))
+        assert order.limit_price is not None
+        price = self._with_costs(order, last.price, self._quantity(resting, last.price), None)
+        if not _worse(order.side, price, order.limit_price):
+            return self._fill_rest(resting, price, self._clock.now(), self._costs.taker_fee_bps)
+        return self._not_now(order)
+
+    @staticmethod
+    def _not_now(order: Order) -> list[VenueReport]:
+        if order.time_in_force is TimeInForce.IOC:
+            return [VenueClosed(order.id, OrderStatus.CANCELLED, Reason("not_marketable", "limit_price"))]
+        return []
+
+    # ---- matching -------------------------------------------------------------------------------------
+
+    def _match(self, resting: _Resting, candle: Candle) -> list[VenueReport]:
+        if not resting.sees(candle):
+            return []
+        if self._costs.max_volume_share and not candle.volume:
+            return []  # nothing was traded in this bar
+        if resting.order.type is OrderType.MARKET:
+            return self._match_market(resting, candle)
+        return self._match_limit(resting, candle)
+
+    def _match_market(self, resting: _Resting, candle: Candle) -> list[VenueReport]:
+        """At the open, moved by slippage but not out of the bar's range, then by half the spread."""
+        order = resting.order
+        wanted = self._quantity(resting, candle.open)
+        price = self._with_costs(order, candle.open, wanted, candle)
+        wanted = self._quantity(resting, price)
+        available = self._available(candle)
+        quantity = wanted if available is None else min(wanted, floor_to(available, self._increment(order)))
+        if quantity <= 0:
+            reason = Reason("INVALID_ORDER_SIZE", "quantity", "0", "more than one increment at this price and volume")
+            status = OrderStatus.REJECTED if wanted <= 0 else OrderStatus.CANCELLED
+            return [VenueClosed(order.id, status, reason)]
+        fill = self._fill(resting, quantity, price, candle.time, self._costs.taker_fee_bps)
+        if quantity < wanted:
+            reason = Reason("volume", "quantity", None, "the rest exceeds the bar's share of volume")
+            return [fill, VenueClosed(order.id, OrderStatus.CANCELLED, reason)]
+        return [fill, VenueClosed(order.id, OrderStatus.FILLED)]
+
+    def _match_limit(self, resting: _Resting, candle: Candle) -> list[VenueReport]:
+        """Only when the bar trades through the limit: at the open if it gapped, else at the limit."""
+        order = resting.order
+        limit = order.limit_price
+        assert limit is not None
+        extreme = candle.low if order.side is Side.BUY else candle.high
+        if not _through(order, extreme):
+            return self._not_now(order)
+        gapped = _through(order, candle.open)
+        price = candle.open if gapped else limit
+        wanted = self._quantity(resting, price)
+        available = self._available(candle)
+        quantity = wanted if available is None else min(wanted, floor_to(available, self._increment(order)))
+        if quantity <= 0:
+            return []
+        instant = candle.time if gapped else candle.close_time - _INSTANT
+        fill = self._fill(resting, quantity, price, instant, self._costs.maker_fee_bps)
+        if quantity < wanted:
+            resting.after = instant
+            return [fill, *self._not_now(order)]
+        return [fill, VenueClosed(order.id, OrderStatus.FILLED)]
+
+    def _take(self, resting: _Resting, last: Decimal, bar: Candle | None) -> list[VenueReport]:
+        """A market order at once, from the last price."""
+        price = self._with_costs(resting.order, last, self._quantity(resting, last), bar, clamp=False)
+        return self._fill_rest(resting, price, self._clock.now(), self._costs.taker_fee_bps)
+
+    def _fill_rest(self, resting: _Resting, price: Decimal, instant: datetime, fee_bps: Decimal) -> list[VenueReport]:
+        order = resting.order
+        quantity = self._quantity(resting, price)
+        if quantity <= 0:
+            reason = Reason("INVALID_ORDER_SIZE", "quantity", "0", "more than one increment at this price")
+            return [VenueClosed(order.id, OrderStatus.REJECTED, reason)]
+        fill = self._fill(resting, quantity, price, instant, fee_bps)
+        return [fill, VenueClosed(order.id, OrderStatus.FILLED)]
+
+    def _fill(
+        self, resting: _Resting, quantity: Decimal, price: Decimal, instant: datetime, fee_bps: Decimal
+    ) -> VenueFill:
+        order = resting.order
+        self._sequence += 1
+        resting.fills += 1
+        resting.filled += quantity
+        if order.symbol in self._taken:
+            self._taken[order.symbol] += quantity
+        return VenueFill(
+            order_id=order.id,
+            quantity=quantity,
+            price=price,
+            fee=round_to(price * quantity * fee_bps * BASIS_POINT, FEE_DECIMALS),
+            fee_asset=self._instruments()[order.symbol].currency,
+            executed_at=instant,
+            venue_trade_id=f"{order.client_order_id}-{resting.fills}",
+            venue_sequence=self._sequence,
+            if_funded=True,
+        )
+
+    # ---- prices and sizes -----------------------------------------------------------------------------
+
+    def _with_costs(
+        self, order: Order, reference: Decimal, quantity: Decimal, bar: Candle | None, *, clamp: bool = True
+    ) -> Decimal:
+        """The reference price moved against the order by slippage (inside the bar) and half the spread."""
+        sign = order.side.sign
+        price = reference * (1 + sign * self._slippage_bps(quantity, bar) * BASIS_POINT)
+        if bar is not None and clamp:
+            price = min(max(price, bar.low), bar.high)
+        price *= 1 + sign * self._costs.half_spread_bps * BASIS_POINT
+        return round_to(price, PRICE_DECIMALS) if price != reference else price
+
+    def _slippage_bps(self, quantity: Decimal, bar: Candle | None) -> Decimal:
+        costs = self._costs
+        if not costs.slippage_bps:
+            return ZERO
+        if bar is None or not bar.volume:
+            return min(costs.slippage_bps, costs.slippage_cap_bps)  # volume unknown: as if all of it was taken
+        return min(costs.slippage_bps * quantity / bar.volume, costs.slippage_cap_bps)
+
+    def _quantity(self, resting: _Resting, price: Decimal) -> Decimal:
+        """Base quantity still wanted: for a notional order what the notional buys at `price`, fee included."""
+        order = resting.order
+        if order.quantity is not None:
+            return order.quantity - resting.filled
+        assert order.notional is not None
+        fee = self._costs.taker_fee_bps * BASIS_POINT
+        whole = floor_to(order.notional / (1 + fee) / price, self._increment(order))
+        return whole - resting.filled
+
+    def _increment(self, order: Order) -> Decimal:
+        return self._instruments()[order.symbol].quantity_increment
+
+    def _available(self, candle: Candle) -> Decimal | None:
+        share = self._costs.max_volume_share
+        return candle.volume * share - self._taken.get(candle.symbol, ZERO) if share else None
+
+    # ---- leaving the book -----------------------------------------------------------------------------
+
+    def _expire(self, resting: _Resting, now: datetime) -> list[VenueReport]:
+        order = resting.order
+        if order.expires_at is None or order.decided_at is not None or now < order.expires_at:
+            return []
+        return [VenueClosed(order.id, OrderStatus.EXPIRED, _expired())]
+
+    def _is_late(self, order: Order) -> bool:
+        return order.expires_at is not None and self._clock.now() >= order.expires_at
+
+    def _leave_if_closed(self, resting: _Resting, reports: list[VenueReport]) -> None:
+        if reports and isinstance(reports[-1], VenueClosed) and reports[-1].order_id == resting.order.id:
+            self._book[resting.order.symbol].pop(resting.order.id, None)
+
+
+def _closes(reports: list[VenueReport]) -> bool:
+    return bool(reports) and isinstance(reports[-1], VenueClosed)
+
+
+def _through(order: Order, price: Decimal) -> bool:
+    """Whether `price` is beyond the order's limit, so that the limit was traded through."""
+    assert order.limit_price is not None
+    return price < order.limit_price if order.side is Side.BUY else price > order.limit_price
+
+
+def _worse(side: Side, price: Decimal, limit: Decimal) -> bool:
+    return price > limit if side is Side.BUY else price < limit
+
+
+def _expired() -> Reason:
+    return Reason("expired", "expires_in", None, "a fill before the order's expiry")

@@ -1,0 +1,254 @@
+"""The checks before anything leaves: a request is approved with its order's terms, or refused by name."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import TypeAlias
+
+from config.exact import ZERO, plain
+from config.instruments import Instrument
+from config.times import time_text
+from execution.model import (
+    Account,
+    AccountMode,
+    OrderRequest,
+    OrderType,
+    Reason,
+    Side,
+    TimeInForce,
+)
+from execution.state import TradingState
+
+
+@dataclass(frozen=True, slots=True)
+class RiskLimits:
+    """Limits that hold for every account; zero switches one off.
+
+    `maximum_notional` in quote currency per order, `stale_price` the greatest age of a last price,
+    `request_expiry` how long a request that names no expiry stays valid.
+    """
+
+    maximum_notional: Decimal = ZERO
+    stale_price: timedelta = timedelta(0)
+    request_expiry: timedelta = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class RiskApproved:
+    """The terms under which the order may be sent."""
+
+    type: OrderType
+    time_in_force: TimeInForce
+    quantity: Decimal | None
+    notional: Decimal | None
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RiskRefused:
+    """Why nothing may be sent."""
+
+    reason: Reason
+
+
+Verdict: TypeAlias = RiskApproved | RiskRefused
+
+
+class _Refusal(Exception):
+    """Carries the reason of the first failed check out of `check`."""
+
+    def __init__(self, code: str, field: str | None = None, value: str | None = None, expected: str | None = None):
+        super().__init__(code)
+        self.reason = Reason(code, field, value, expected)
+
+
+def check(request: OrderRequest, state: TradingState, limits: RiskLimits, now: datetime) -> Verdict:
+    """Whether `request` may become an order, by the state as it is inside the write transaction."""
+    try:
+        return _approve(request, state, limits, now)
+    except _Refusal as refusal:
+        return RiskRefused(refusal.reason)
+
+
+def _approve(request: OrderRequest, state: TradingState, limits: RiskLimits, now: datetime) -> RiskApproved:
+    account = _account(request, state)
+    instrument = _instrument(request, account, state)
+    _not_halted(account, state)
+    expires_at = _expiry(request, limits, now)
+    price = _reference_price(request, state, limits, now)
+    _price_increment(request, instrument)
+    quantity = _quantity(request, account, instrument, state)
+    if not request.close:
+        _size(request, quantity, instrument, price, limits)
+    _affordable(request, quantity, price, account, state)
+    is_limit = request.limit_price is not None
+    return RiskApproved(
+        type=OrderType.LIMIT if is_limit else OrderType.MARKET,
+        time_in_force=request.time_in_force or (TimeInForce.GTC if is_limit else TimeInForce.IOC),
+        quantity=quantity,
+        notional=request.notional,
+        expires_at=expires_at,
+    )
+
+
+def _account(request: OrderRequest, state: TradingState) -> Account:
+    account = state.accounts.get(request.account)
+    if account is None:
+        raise _Refusal("unknown_account", "account", request.account, _known(state.accounts))
+    return account
+
+
+def _instrument(request: OrderRequest, account: Account, state: TradingState) -> Instrument:
+    instrument = state.instruments.get(request.symbol)
+    if instrument is None:
+        raise _Refusal("unknown_symbol", "symbol", request.symbol, "a symbol of `fillbook instruments list`")
+    if not instrument.enabled:
+        raise _Refusal("disabled_symbol", "symbol", request.symbol, "a symbol that is enabled for trading")
+    if instrument.currency != account.currency:
+        raise _Refusal(
+            "currency_mismatch",
+            "symbol",
+            request.symbol,
+            f"a symbol priced in {account.currency}, the account's currency",
+        )
+    return instrument
+
+
+def _known(names: dict[str, Account]) -> str:
+    return f"one of: {', '.join(sorted(names)) or 'none exist'}"
+
+
+def _not_halted(account: Account, state: TradingState) -> None:
+    halt = state.halt_of(account.name)
+    if halt is not None:
+        said = f" ({halt.reason})" if halt.reason else ""
+        raise _Refusal(
+            "trading_halted",
+            "account",
+            account.name,
+            f"trading resumed; halted by {halt.by} at {time_text(halt.at)}{said}",
+        )
+
+
+def _expiry(request: OrderRequest, limits: RiskLimits, now: datetime) -> datetime | None:
+    """The instant until which the request may be sent. A policy's request waits for its candle instead."""
+    lifetime = limits.request_expiry
+    if request.expires_in is not None:
+        lifetime = timedelta(microseconds=int(request.expires_in * 1_000_000))
+    if request.decided_at is not None:
+        if not request.triggered_by.startswith("manual"):
+            return None
+        if request.decided_at + lifetime < now:
+            raise _Refusal(
+                "expired", "decided_at", time_text(request.decided_at), f"at most {lifetime.total_seconds():g} s ago"
+            )
+        return None
+    rests = request.limit_price is not None and request.time_in_force is not TimeInForce.IOC
+    if rests and request.expires_in is None:
+        return None  # good till cancelled: its price protects it, however late it is sent
+    return now + lifetime
+
+
+def _reference_price(request: OrderRequest, state: TradingState, limits: RiskLimits, now: datetime) -> Decimal:
+    if request.limit_price is not None:
+        return request.limit_price
+    last = state.prices.get(request.symbol)
+    if last is None:
+        raise _Refusal("no_price", "symbol", request.symbol, "a symbol with a price or candle seen by the daemon")
+    if limits.stale_price and request.decided_at is None and now - last.time > limits.stale_price:
+        raise _Refusal(
+            "stale_price",
+            "symbol",
+            request.symbol,
+            f"a price not older than {limits.stale_price.total_seconds():g} s; the last is of {time_text(last.time)}",
+        )
+    return last.price
+
+
+def _price_increment(request: OrderRequest, instrument: Instrument) -> None:
+    if request.limit_price is not None and request.limit_price % instrument.price_increment:
+        raise _Refusal(
+            "price_increment",
+            "limit_price",
+            plain(request.limit_price),
+            f"a multiple of {plain(instrument.price_increment)}",
+        )
+
+
+def _quantity(request: OrderRequest, account: Account, instrument: Instrument, state: TradingState) -> Decimal | None:
+    """Base quantity of the order; None for a notional one, which the venue sizes at its price."""
+    if request.close:
+        return _position_to_close(request, account, state)
+    if request.quantity is not None and request.quantity % instrument.quantity_increment:
+        raise _Refusal(
+            "quantity_increment",
+            "quantity",
+            plain(request.quantity),
+            f"a multiple of {plain(instrument.quantity_increment)}",
+        )
+    return request.quantity
+
+
+def _position_to_close(request: OrderRequest, account: Account, state: TradingState) -> Decimal:
+    held = state.held(account.name, request.symbol)
+    closing = Side.SELL if held > 0 else Side.BUY
+    free = state.free_quantity(account.name, request.symbol) if held > 0 else -held
+    if not held or free <= 0 or closing is not request.side:
+        raise _Refusal(
+            "nothing_to_close",
+            "close",
+            "true",
+            f"a position in {request.symbol} that a {request.side} closes; held {plain(held)}, free {plain(free)}",
+        )
+    return free
+
+
+def _size(
+    request: OrderRequest, quantity: Decimal | None, instrument: Instrument, price: Decimal, limits: RiskLimits
+) -> None:
+    field, value = ("notional", request.notional) if quantity is None else ("quantity", quantity)
+    assert value is not None
+    notional = value if quantity is None else quantity * price
+    currency = instrument.currency
+    if notional < instrument.minimum_notional:
+        raise _Refusal(
+            "below_minimum", field, plain(value), f"at least {plain(instrument.minimum_notional)} {currency}"
+        )
+    if quantity is not None and quantity < instrument.minimum_quantity:
+        raise _Refusal("below_minimum", field, plain(value), f"at least {plain(instrument.minimum_quantity)}")
+    for maximum in (instrument.maximum_notional, limits.maximum_notional):
+        if maximum and notional > maximum:
+            raise _Refusal("above_maximum", field, plain(value), f"at most {plain(maximum)} {currency}")
+
+
+def _affordable(
+    request: OrderRequest, quantity: Decimal | None, price: Decimal, account: Account, state: TradingState
+) -> None:
+    if account.mode is not AccountMode.SPOT:
+        return
+    if request.side is Side.BUY:
+        assert request.notional is not None or quantity is not None
+        cost = request.notional if quantity is None else quantity * price
+        free = state.free_cash(account.name)
+        if cost is not None and cost > free:
+            field, value = ("notional", request.notional) if quantity is None else ("quantity", quantity)
+            assert value is not None
+            raise _Refusal(
+                "insufficient_cash",
+                field,
+                plain(value),
+                f"a cost of at most {plain(free)} {account.currency}, not {plain(cost)}",
+            )
+        return
+    free = state.free_quantity(account.name, request.symbol)
+    if quantity is not None and quantity > free:
+        raise _Refusal(
+            "insufficient_quantity", "quantity", plain(quantity), f"at most {plain(free)} {request.symbol}"
+        )
+    if quantity is None and request.notional is not None and request.notional > free * price:
+        raise _Refusal(
+            "insufficient_quantity",
+            "notional",
+            plain(request.notional),
+            f"at most {plain(free * price)} {account.currency} ({plain(free)} {request.symbol} at {plain(price)})",
+        )

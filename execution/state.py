@@ -1,0 +1,236 @@
+"""What execution knows while it runs: cash, quantities, reservations, open orders, halts, last prices.
+
+All of it follows from the facts and orders in the database and can be loaded again at any time. The part
+that belongs to the write transaction changes only inside works of the writer, and is undone when a
+transaction is rolled back; last prices are written by the event loop and only read by works.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from config.exact import ZERO
+from config.instruments import Instrument
+from execution import ledger, orders, raw
+from execution.model import Account, Fact, Halt, Order, Price, Side, Trade
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What an open order may still take: cash for a BUY, base quantity for a SELL."""
+
+    account: str
+    symbol: str
+    cash: Decimal = ZERO
+    quantity: Decimal = ZERO
+
+
+class TradingState:
+    """See the module. Works call `catch_up` first, so that facts of other processes are seen too."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[str, Account] = {}
+        self.instruments: dict[str, Instrument] = {}
+        self.prices: dict[str, Price] = {}
+        self.sequence = 0
+        self._cash: dict[str, Decimal] = {}
+        self._held: dict[tuple[str, str], Decimal] = {}
+        self._reserved_cash: dict[str, Decimal] = {}
+        self._reserved_quantity: dict[tuple[str, str], Decimal] = {}
+        self._reservations: dict[str, Reservation] = {}
+        self._open: dict[str, Order] = {}
+        self._halts: dict[str, Halt] = {}
+        self._undo: list[Callable[[], None]] = []
+
+    # ---- taking part in the transaction ---------------------------------------------------------------
+
+    def begin(self) -> None:
+        """A transaction starts."""
+        self._undo.clear()
+
+    def before_commit(self, connection: Connection) -> None:
+        """Nothing of this is stored."""
+
+    def committed(self) -> None:
+        """What changed is durable."""
+        self._undo.clear()
+
+    def rolled_back(self) -> None:
+        """Undo every change since `begin`, last first."""
+        for undo in reversed(self._undo):
+            undo()
+        self._undo.clear()
+
+    # ---- loading --------------------------------------------------------------------------------------
+
+    def load(self, connection: Connection) -> None:
+        """Everything from the database; called once at start."""
+        self.accounts = ledger.accounts(connection)
+        self.instruments = ledger.instruments(connection)
+        self.sequence = 0
+        for mapping in (self._cash, self._held, self._reserved_cash, self._reserved_quantity):
+            mapping.clear()
+        self._reservations.clear()
+        self._open.clear()
+        self._halts = orders.halts(connection)
+        self.catch_up(connection)
+        for order in orders.open_orders(connection):
+            self.opened(order, self.reservation_of(order, self._remaining(connection, order)))
+        self._undo.clear()
+
+    def reload_catalogue(self, connection: Connection) -> None:
+        """Accounts and instruments that another process added."""
+        self.accounts = ledger.accounts(connection)
+        self.instruments = ledger.instruments(connection)
+
+    def catch_up(self, connection: Connection) -> None:
+        """Fold the facts that were appended after `sequence`, by anybody."""
+        row = raw.execute(connection, "SELECT sequence FROM ledger_head WHERE id = 1").fetchone()
+        while row is not None and self.sequence < row[0]:
+            for fact in ledger.facts_since(connection, self.sequence, 5000):
+                self.fold(fact)
+
+    def fold(self, fact: Fact) -> None:
+        """Take one fact, the next by sequence, into cash and quantities."""
+        assert fact.sequence == self.sequence + 1, f"fact {fact.sequence} after {self.sequence}: a hole"
+        self._set_sequence(fact.sequence)
+        self._add(self._cash, fact.account, fact.cash_effect)
+        if isinstance(fact, Trade):
+            self._add(self._held, (fact.account, fact.symbol), self._quantity_effect(fact))
+
+    def _quantity_effect(self, trade: Trade) -> Decimal:
+        effect = trade.quantity * trade.side.sign
+        instrument = self.instruments.get(trade.symbol)
+        if trade.fee and instrument is not None and trade.fee_asset == instrument.base_asset:
+            effect -= trade.fee
+        return effect
+
+    @staticmethod
+    def _remaining(connection: Connection, order: Order) -> Decimal:
+        """What of an order has been filled: base quantity."""
+        return sum((t.quantity for t in ledger.trades(connection, order_id=order.id)), ZERO)
+
+    # ---- reading --------------------------------------------------------------------------------------
+
+    def cash(self, account: str) -> Decimal:
+        """Cash of an account, reservations not taken off."""
+        return self._cash.get(account, ZERO)
+
+    def free_cash(self, account: str) -> Decimal:
+        """Cash that no open order has reserved."""
+        return self.cash(account) - self._reserved_cash.get(account, ZERO)
+
+    def held(self, account: str, symbol: str) -> Decimal:
+        """Signed quantity held."""
+        return self._held.get((account, symbol), ZERO)
+
+    def free_quantity(self, account: str, symbol: str) -> Decimal:
+        """Quantity that no open SELL has reserved."""
+        return self.held(account, symbol) - self._reserved_quantity.get((account, symbol), ZERO)
+
+    def reserved_by(self, order_id: str) -> Reservation | None:
+        """What an open order holds back."""
+        return self._reservations.get(order_id)
+
+    def open_order(self, order_id: str) -> Order | None:
+        """An open order by id."""
+        return self._open.get(order_id)
+
+    def open_orders(self, account: str | None = None) -> list[Order]:
+        """Open orders, oldest first."""
+        return [o for o in list(self._open.values()) if account is None or o.account == account]
+
+    def halt_of(self, account: str) -> Halt | None:
+        """The halt of an account, if its trading is halted."""
+        return self._halts.get(account)
+
+    def reservation_of(self, order: Order, filled: Decimal = ZERO) -> Reservation:
+        """What `order` needs in the worst case that can be known now; `filled` is done already."""
+        if order.side is Side.SELL:
+            quantity = ZERO if order.quantity is None else max(order.quantity - filled, ZERO)
+            return Reservation(order.account, order.symbol, quantity=quantity)
+        if order.notional is not None:
+            return Reservation(order.account, order.symbol, cash=order.notional)
+        price = order.limit_price
+        if price is None:
+            last = self.prices.get(order.symbol)
+            price = last.price if last is not None else ZERO
+        assert order.quantity is not None
+        return Reservation(order.account, order.symbol, cash=max(order.quantity - filled, ZERO) * price)
+
+    # ---- changes inside a transaction ------------------------------------------------------------------
+
+    def opened(self, order: Order, reservation: Reservation) -> None:
+        """An order became open and reserves what it needs."""
+        self._replace(self._open, order.id, order)
+        self._reserve(order.id, reservation)
+
+    def changed(self, order: Order, reservation: Reservation | None) -> None:
+        """An open order changed; when it is final, or `reservation` is None, nothing stays reserved."""
+        self._release(order.id)
+        if order.status.is_final:
+            self._remove(self._open, order.id)
+        else:
+            self._replace(self._open, order.id, order)
+            if reservation is not None:
+                self._reserve(order.id, reservation)
+
+    def halted(self, account: str, halt: Halt | None) -> None:
+        """Trading of an account was halted, or resumed with None."""
+        if halt is None:
+            self._remove(self._halts, account)
+        else:
+            self._replace(self._halts, account, halt)
+
+    def _reserve(self, order_id: str, reservation: Reservation) -> None:
+        self._replace(self._reservations, order_id, reservation)
+        self._add(self._reserved_cash, reservation.account, reservation.cash)
+        self._add(self._reserved_quantity, (reservation.account, reservation.symbol), reservation.quantity)
+
+    def _release(self, order_id: str) -> None:
+        reservation = self._reservations.get(order_id)
+        if reservation is None:
+            return
+        self._remove(self._reservations, order_id)
+        self._add(self._reserved_cash, reservation.account, -reservation.cash)
+        self._add(self._reserved_quantity, (reservation.account, reservation.symbol), -reservation.quantity)
+
+    # ---- undo journal ---------------------------------------------------------------------------------
+
+    def _set_sequence(self, value: int) -> None:
+        old = self.sequence
+
+        def undo() -> None:
+            self.sequence = old
+
+        self._undo.append(undo)
+        self.sequence = value
+
+    def _add(self, mapping: dict[K, Decimal], key: K, amount: Decimal) -> None:
+        if amount:
+            self._replace(mapping, key, mapping.get(key, ZERO) + amount)
+
+    def _replace(self, mapping: dict[K, V], key: K, value: V) -> None:
+        self._remember(mapping, key)
+        mapping[key] = value
+
+    def _remove(self, mapping: dict[K, V], key: K) -> None:
+        self._remember(mapping, key)
+        mapping.pop(key, None)
+
+    def _remember(self, mapping: dict[K, V], key: K) -> None:
+        old = mapping.get(key)
+
+        def undo() -> None:
+            if old is None:
+                mapping.pop(key, None)
+            else:
+                mapping[key] = old
+
+        self._undo.append(undo)
