@@ -1,0 +1,249 @@
+"""The portfolio service: follows the ledger by sequence, values what is held, says what changed.
+
+It takes messages and returns messages; whoever runs it publishes. The facts are read from the ledger, a
+`FactsRecorded` is only the wake-up and saves the reading when nothing is missing in between.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
+
+from sqlalchemy import Connection
+
+from execution import candles, ledger
+from execution.errors import StorageUnavailable
+from execution.model import Account, Candle, Fact, FactsRecorded, Price, Trade
+from execution.ports import Reader, Writer
+from portfolio import checkpoint, recompute
+from portfolio.books import Attribution, Books, FillOutcome, Scope
+from portfolio.position import Portfolio, PortfolioChanged, Position, PositionChanged
+from portfolio.valuation import Marks, position_of, value_account
+
+Changed: TypeAlias = PositionChanged | PortfolioChanged
+Fence: TypeAlias = Callable[[Connection], None]
+"""Raises LeaseLost when the portfolio role belongs to another process by now."""
+
+
+class PortfolioService:
+    """The live books of all accounts. One event loop; updates run one after another.
+
+    `checkpoint_facts`: write a checkpoint after so many facts (or as many as there are open lots to write,
+    so that its share of each fill stays flat). `published_lots`: how many open lots one message lists.
+    `checkpoint_problem` says why the last checkpoint could not be read or written; None when it could.
+    """
+
+    def __init__(
+        self, writer: Writer, reader: Reader, *, checkpoint_facts: int, fence: Fence, published_lots: int = 100
+    ) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._fence = fence
+        self._checkpoint_facts = checkpoint_facts
+        self._published_lots = published_lots
+        self._lock = asyncio.Lock()
+        self._books = Books({})
+        self._digests: dict[Scope, str] | None = None
+        self._stored_sequence = 0
+        self._marks = Marks()
+        self._holders: dict[str, set[str]] = {}
+        self._dirty: set[Scope] = set()
+        self._dirty_accounts: set[str] = set()
+        self._dirty_marks: set[str] = set()
+        self.checkpoint_problem: str | None = None
+
+    @property
+    def sequence(self) -> int:
+        """The ledger sequence that the books are at."""
+        return self._books.sequence
+
+    # ---- following the ledger -------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Load the checkpoint, follow the ledger to its head, take the last stored candles as marks."""
+        async with self._lock:
+            opened, latest = await self._reader.read(_open)
+            self._books = opened.books
+            self._digests = opened.digests
+            self._stored_sequence = opened.stored_sequence
+            self.checkpoint_problem = opened.problem
+            for scope in self._books.symbols:
+                self._note_holding(scope)
+            for candle in latest:
+                self._marks.on_candle(candle)
+
+    async def on_facts(self, recorded: FactsRecorded) -> list[FillOutcome]:
+        """Book newly recorded facts; the outcomes of the trades that were new.
+
+        Duplicates are ignored; if something is missing before them, it is read from the ledger (and its
+        outcomes are returned as well). Raises LeaseLost when a due checkpoint finds the role taken over.
+        """
+        async with self._lock:
+            facts: Sequence[Fact] = recorded.facts
+            expected = self._books.sequence + 1
+            if not facts or facts[-1].sequence < expected:
+                return []
+            if facts[0].sequence > expected:
+                outcomes = await self._catch_up()
+            else:
+                if facts[0].sequence < expected:
+                    facts = [fact for fact in facts if fact.sequence >= expected]
+                outcomes = await self._apply(facts)
+            await self._checkpoint_when_due()
+            return outcomes
+
+    async def catch_up(self) -> list[FillOutcome]:
+        """Read and book whatever the ledger has beyond the books."""
+        async with self._lock:
+            outcomes = await self._catch_up()
+            await self._checkpoint_when_due()
+            return outcomes
+
+    async def _catch_up(self) -> list[FillOutcome]:
+        outcomes = []
+        while facts := await self._reader.read(self._next_page):
+            outcomes += await self._apply(facts)
+        return outcomes
+
+    def _next_page(self, connection: Connection) -> list[Fact]:
+        return ledger.facts_since(connection, self._books.sequence, recompute.PAGE)
+
+    async def _apply(self, facts: Sequence[Fact]) -> list[FillOutcome]:
+        books = self._books
+        if any(fact.account not in books.accounts for fact in facts):
+            books.accounts.update(await self._reader.read(ledger.accounts))
+        outcomes = books.apply(facts)
+        if books.stale:
+            outcomes = await self._recompute_stale(outcomes)
+        for fact in facts:
+            self._dirty_accounts.add(fact.account)
+            if isinstance(fact, Trade):
+                scope = (fact.account, fact.symbol)
+                self._dirty.add(scope)
+                self._note_holding(scope)
+        return outcomes
+
+    async def _recompute_stale(self, outcomes: list[FillOutcome]) -> list[FillOutcome]:
+        """A back-dated trade came: its symbol anew from all its trades, as a batch would have it."""
+        books = self._books
+        waiting = [outcome for outcome in outcomes if outcome.result is None]
+        scopes = tuple(books.stale)
+        fresh = await self._reader.read(lambda connection: recompute.rebuild(connection, books, scopes, waiting))
+        results = {}
+        for scope, (book, found) in fresh.items():
+            books.replace(scope, book)
+            results.update(found)
+        return [
+            outcome if outcome.result else FillOutcome(outcome.trade, results[outcome.trade.id])
+            for outcome in outcomes
+        ]
+
+    def _note_holding(self, scope: Scope) -> None:
+        account, symbol = scope
+        holders = self._holders.setdefault(symbol, set())
+        if self._books.symbols[scope].engine.lot_count:
+            holders.add(account)
+        else:
+            holders.discard(account)
+
+    # ---- checkpoints ----------------------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """Write a last checkpoint. Raises LeaseLost or StorageUnavailable when it cannot be."""
+        async with self._lock:
+            if self._books.sequence != self._stored_sequence or self._digests is None:
+                await self._store_checkpoint()
+
+    async def _checkpoint_when_due(self) -> None:
+        since = self._books.sequence - self._stored_sequence
+        if since < self._checkpoint_facts:
+            return
+        lots = sum(self._books.symbols[scope].engine.lot_count for scope in self._books.changed)
+        if since < lots:
+            return
+        try:
+            await self._store_checkpoint()
+        except StorageUnavailable as error:
+            # Only a cache: the outcomes of the fills must not be lost for it. The next batch tries again.
+            self.checkpoint_problem = str(error)
+
+    async def _store_checkpoint(self) -> None:
+        snapshot = checkpoint.take(self._books, self._digests)
+
+        def work(connection: Connection) -> dict[Scope, str]:
+            self._fence(connection)
+            return checkpoint.store(connection, snapshot)
+
+        self._digests = await self._writer.submit(work)
+        self._stored_sequence = snapshot.sequence
+        self._books.changed.clear()
+        self._books.changed_cash.clear()
+        self.checkpoint_problem = None
+
+    # ---- prices ---------------------------------------------------------------------------------------
+
+    def on_price(self, price: Price) -> None:
+        """Value the symbol at this price, unless a later one is known."""
+        if self._marks.on_price(price) and self._holders.get(price.symbol):
+            self._dirty_marks.add(price.symbol)
+
+    def on_candle(self, candle: Candle) -> None:
+        """Value the symbol at the candle's close, unless a later price is known."""
+        if self._marks.on_candle(candle) and self._holders.get(candle.symbol):
+            self._dirty_marks.add(candle.symbol)
+
+    # ---- what there is to say -------------------------------------------------------------------------
+
+    def take_changes(self) -> list[Changed]:
+        """What changed since the last call, positions first, each once with its newest state."""
+        for symbol in self._dirty_marks:
+            for account in self._holders.get(symbol, ()):
+                self._dirty.add((account, symbol))
+                self._dirty_accounts.add(account)
+        changes = self._messages(self._dirty, self._dirty_accounts)
+        self._dirty_marks.clear()
+        self._dirty.clear()
+        self._dirty_accounts.clear()
+        return changes
+
+    def all_state(self) -> list[Changed]:
+        """Everything, for publishing again; an account without facts as an empty portfolio."""
+        return self._messages(self._books.symbols, self._books.accounts)
+
+    def _messages(self, scopes: Iterable[Scope], accounts: Iterable[str]) -> list[Changed]:
+        lots = self._published_lots
+        sequence = self._books.sequence
+        changes: list[Changed] = [
+            PositionChanged(account, self.position(account, symbol, lots), sequence)
+            for account, symbol in sorted(scopes)
+        ]
+        changes.extend(PortfolioChanged(self.portfolio(account, lots)) for account in sorted(accounts))
+        return changes
+
+    def position(self, account: str, symbol: str, lots: int | None = None) -> Position:
+        """A position at its mark. Raises KeyError when the account never traded the symbol."""
+        return position_of(symbol, self._books.symbols[account, symbol], self._marks.get(symbol), lots)
+
+    def portfolio(self, account: str, lots: int | None = None) -> Portfolio:
+        """An account's portfolio at the marks. Raises KeyError when there is no such account."""
+        return value_account(self._books, self._marks, account, lots)
+
+    def attribution(self, account: str | None = None) -> dict[str, Attribution]:
+        """Fills and realized P&L by `triggered_by`, of one account or of all."""
+        return self._books.attribution(account)
+
+    def know_account(self, account: Account) -> None:
+        """An account was opened; it is then published by `all_state` before its first fact."""
+        self._books.accounts[account.name] = account
+
+
+def _open(connection: Connection) -> tuple[recompute.Opened, list[Candle]]:
+    return recompute.open_books(connection), list(candles.latest(connection).values())
+
+
+def read_portfolios(connection: Connection) -> dict[str, Portfolio]:
+    """The portfolios of all accounts at the last stored candles, without a running service."""
+    opened, latest = _open(connection)
+    marks = Marks()
+    for candle in latest:
+        marks.on_candle(candle)
+    return {account: value_account(opened.books, marks, account) for account in opened.books.accounts}
