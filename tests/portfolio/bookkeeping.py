@@ -1,0 +1,163 @@
+"""Words for tests: trades by the line, a ledger in memory, a ledger in a real SQLite database."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TypeVar
+
+from sqlalchemy import Connection, create_engine, insert
+
+from execution import guards, ledger, tables
+from execution.model import Account, AccountMode, CashFlow, CashFlowKind, Fact, Side, Source, Trade, trade_cash_effect
+from execution.writer import InlineReader, InlineWriter
+from portfolio import tables as portfolio_tables
+
+FactT = TypeVar("FactT", Trade, CashFlow)
+START = datetime(2026, 1, 1, 10, 0, tzinfo=UTC)
+SPOT = Account("main")
+MARGIN = Account("margin", mode=AccountMode.MARGIN)
+ACCOUNTS = {account.name: account for account in (SPOT, MARGIN)}
+
+
+def at(minutes: float) -> datetime:
+    """Minutes after 10:00."""
+    return START + timedelta(minutes=minutes)
+
+
+class Line:
+    """Facts in memory, in sequence order, with their hash chain."""
+
+    def __init__(self) -> None:
+        self.facts: list[Fact] = []
+
+    def _next(self) -> tuple[int, str]:
+        return len(self.facts) + 1, self.facts[-1].hash if self.facts else tables.GENESIS_HASH
+
+    def trade(
+        self,
+        side: Side,
+        quantity: str,
+        price: str,
+        *,
+        minute: float | None = None,
+        fee: str = "0",
+        fee_asset: str = "USD",
+        account: str = "main",
+        symbol: str = "BTC-USD",
+        triggered_by: str = "manual",
+    ) -> Trade:
+        """The next trade; `minute` defaults to one minute per fact."""
+        sequence, previous = self._next()
+        fee_in_cash = Decimal(fee) if fee_asset == "USD" else Decimal(0)
+        executed_at = at(sequence if minute is None else minute)
+        values = {
+            "id": f"t{sequence}",
+            "sequence": sequence,
+            "account": account,
+            "symbol": symbol,
+            "side": side,
+            "quantity": Decimal(quantity),
+            "price": Decimal(price),
+            "executed_at": executed_at,
+            "recorded_at": executed_at,
+            "fee": Decimal(fee),
+            "fee_asset": fee_asset,
+            "cash_effect": trade_cash_effect(side, Decimal(quantity), Decimal(price), fee_in_cash),
+            "order_id": None,
+            "venue": "paper",
+            "venue_trade_id": str(sequence),
+            "venue_sequence": sequence,
+            "order_type": None,
+            "source": Source.EXCHANGE,
+            "triggered_by": triggered_by,
+            "signal_context": None,
+            "corrects": None,
+        }
+        return self._add(Trade(**values, hash=ledger.content_hash(Trade(**values, hash=""), previous)))  # type: ignore[arg-type]
+
+    def buy(self, quantity: str, price: str, **more: object) -> Trade:
+        """The next trade, a buy."""
+        return self.trade(Side.BUY, quantity, price, **more)  # type: ignore[arg-type]
+
+    def sell(self, quantity: str, price: str, **more: object) -> Trade:
+        """The next trade, a sell."""
+        return self.trade(Side.SELL, quantity, price, **more)  # type: ignore[arg-type]
+
+    def flow(self, kind: CashFlowKind, amount: str, account: str = "main") -> CashFlow:
+        """The next cash flow."""
+        sequence, previous = self._next()
+        values = {
+            "id": f"f{sequence}",
+            "sequence": sequence,
+            "account": account,
+            "kind": kind,
+            "amount": Decimal(amount),
+            "currency": "USD",
+            "effective_at": at(sequence),
+            "recorded_at": at(sequence),
+            "triggered_by": "manual",
+            "idempotency_key": str(sequence),
+            "note": None,
+        }
+        return self._add(CashFlow(**values, hash=ledger.content_hash(CashFlow(**values, hash=""), previous)))  # type: ignore[arg-type]
+
+    def deposit(self, amount: str, account: str = "main") -> CashFlow:
+        """The next cash flow, a deposit."""
+        return self.flow(CashFlowKind.DEPOSIT, amount, account)
+
+    def _add(self, fact: FactT) -> FactT:
+        self.facts.append(fact)
+        return fact
+
+
+class Database:
+    """A fresh SQLite database with the tables, guards and accounts, and its writer and reader."""
+
+    def __init__(self, url: str = "sqlite://") -> None:
+        self.engine = create_engine(url)
+        with self.engine.begin() as connection:
+            tables.metadata.create_all(connection)
+            portfolio_tables.metadata.create_all(connection)
+            guards.create_guards(connection)
+            connection.execute(insert(tables.ledger_head).values(id=1, sequence=0, hash=tables.GENESIS_HASH))
+            for account in ACCOUNTS.values():
+                ledger.add_account(connection, account, START)
+        self.writer = InlineWriter(self.engine, commit_each=True)
+        self.reader = InlineReader(self.writer)
+
+    def append(self, facts: list[Fact]) -> None:
+        """Store facts as they are (their sequences and hashes come from a `Line`)."""
+
+        def work(connection: Connection) -> None:
+            for fact in facts:
+                table = tables.trades if isinstance(fact, Trade) else tables.cash_flows
+                connection.execute(insert(table).values({c.name: getattr(fact, c.name) for c in table.columns}))
+            connection.exec_driver_sql(
+                "UPDATE ledger_head SET sequence = ?, hash = ?", (facts[-1].sequence, facts[-1].hash)
+            )
+
+        self.writer.submit(work)
+
+    def run(self, sql: str) -> None:
+        """Change the database behind everybody's back, guards dropped."""
+
+        def work(connection: Connection) -> None:
+            guards.drop_guards(connection)
+            connection.exec_driver_sql(sql)
+            guards.create_guards(connection)
+
+        self.writer.submit(work)
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A read on the writer's connection."""
+        results: list[Connection] = []
+        self.writer.submit(results.append)
+        yield results[0]
+        self.writer.flush()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.writer.stop()
+        self.engine.dispose()
