@@ -147,8 +147,8 @@ class HttpSettings(Section):
 
 
 class PaperSettings(Section):
-    """The paper exchange: what a simulated fill costs. Basis points (bps): 100 bps = 1 %. 0 is possible "
-    "for all."""
+    """The paper exchange: what a simulated fill costs. Basis points (bps): 100 bps = 1 %. 0 is possible for
+    all."""
 
     taker_fee_bps: Bps = Field(
         Decimal(60), description="Fee of fills that take at once (market orders), in bps of the notional."
@@ -257,8 +257,8 @@ class FeedSettings(Section):
 
     candles: dict[Symbol, Path] = Field(
         default_factory=dict,
-        description="Candle files by symbol (CSV with the columns time,open,high,low,close,volume), "
-        'such as {"BTC-USD" = "btc.csv"}.',
+        description='Candle files by symbol, such as { BTC-USD = "btc.csv" }: '
+        "CSV with the columns time,open,high,low,close,volume.",
     )
     speed: Exact = Field(
         Decimal(0),
@@ -418,4 +418,28 @@ class Settings(BaseSettings):
 
 def settings_schema() -> dict[str, Any]:
     """The JSON Schema of fillbook.toml, with every description, default and bound."""
-    return Settings.model_json_schema()
+    schema: dict[str, Any] = _with_bounds(Settings.model_json_schema())
+    return schema
+
+
+_BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+
+
+def _with_bounds(node: Any) -> Any:
+    """pydantic leaves the bounds of a field with a validator before it as "ge" and "le"."""
+    if isinstance(node, list):
+        return [_with_bounds(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    is_field = "type" in node or "anyOf" in node
+    return {
+        _BOUNDS[key] if is_field and key in _BOUNDS else key: _number(value)
+        if is_field and key in _BOUNDS
+        else _with_bounds(value)
+        for key, value in node.items()
+    }
+
+
+def _number(bound: object) -> int | float:
+    exact = Decimal(str(bound))
+    return int(exact) if exact == exact.to_integral_value() else float(exact)

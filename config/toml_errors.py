@@ -8,7 +8,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
@@ -77,6 +77,8 @@ def value_text(value: object) -> str:
     """A value as a person would write it, on one line and short; passwords inside URLs are masked."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float):
+        value = Decimal(repr(value))
     if isinstance(value, Decimal):
         # format(1E+999999, "f") would be a million digits long.
         text = plain(value) if value.is_finite() and abs(value.adjusted()) < _LONGEST_VALUE else str(value)
@@ -235,15 +237,17 @@ def faults_from_pydantic(
     error: ValidationError,
     model: type[BaseModel] | None = None,
     prefix: Sequence[str | int] = (),
+    select: Callable[[str], bool] = bool,
 ) -> list[Fault]:
     """Each of pydantic's errors as a Fault of `document`, in the order of the lines.
 
     `model` is what was validated: it gives the known keys for suggestions, the bounds of numbers and the
-    secrets; `prefix` is where in the document it was taken from. A validator's own ValueError must
+    secrets; `prefix` is where in the document it was taken from; `select` says by pydantic's error type
+    which errors count. A validator's own ValueError must
     read on from "expected" and must not contain the value.
     """
     faults: dict[tuple[int, TomlPath], Fault] = {}
-    for path, value, expected in explained(error, model, document.data, prefix):
+    for path, value, expected in explained(error, model, document.data, prefix, select):
         line = document.line_of(path)
         known = faults.get((line, path))
         if known is not None:  # the branches of a union
@@ -259,13 +263,18 @@ def explained(
     model: type[BaseModel] | None,
     data: Mapping[str, Any],
     prefix: Sequence[str | int] = (),
+    select: Callable[[str], bool] = bool,
 ) -> Iterator[tuple[TomlPath, str | None, str]]:
     """(path in `data`, value fit to be shown or None, what was expected) of each of pydantic's errors."""
     for detail in error.errors(include_url=False):
         location = detail["loc"]
         kind = detail["type"]
+        if not select(kind):
+            continue
         owner, field = _field_at(model, location)
-        path = _path_in(data, (*prefix, *location), missing=kind == "missing")
+        # A key that was left out, or one whose default breaks a rule, is not in the data.
+        is_key = kind == "missing" or (owner is not None and location[-1] in owner.model_fields)
+        path = _path_in(data, (*prefix, *location), keep_last=is_key)
         secret = _is_secret(path, field) or (field is None and owner is not None and _has_secret(owner))
         if kind in {"extra_forbidden", "unexpected_keyword_argument"}:
             expected = _known_key(str(location[-1]), owner)
@@ -349,7 +358,7 @@ def _model_in(annotation: object) -> type[BaseModel] | None:
     return found[0] if len(found) == 1 else None
 
 
-def _path_in(data: object, location: Sequence[str | int], *, missing: bool) -> TomlPath:
+def _path_in(data: object, location: Sequence[str | int], *, keep_last: bool) -> TomlPath:
     """The location without what pydantic adds (tags of unions, "[key]"): only what is in the data."""
     path: TomlPath = ()
     for index, part in enumerate(location):
@@ -357,7 +366,7 @@ def _path_in(data: object, location: Sequence[str | int], *, missing: bool) -> T
             data = data[str(part)]
         elif isinstance(data, (list, tuple)) and isinstance(part, int) and part < len(data):
             data = data[part]
-        elif not (missing and index == len(location) - 1):
+        elif not (keep_last and index == len(location) - 1):
             continue
         path = (*path, part)
     return path
