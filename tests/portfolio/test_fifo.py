@@ -110,9 +110,9 @@ def test_a_margin_sell_without_lots_opens_a_short_lot_that_buys_close() -> None:
     assert (engine.quantity, engine.cost_basis) == (D(-2), D(-198))
 
     (piece,) = engine.apply(first).allocations
-    assert (piece.sell_trade, piece.buy_trade) == ()
+    assert (piece.sell_trade, piece.buy_trade) == (short.id, first.id)
     assert (piece.net_proceeds, piece.cost_basis, piece.pnl) == (D("49.5"), D("45.5"), D(4))
-    assert (piece.opened_at, piece.closed_at) == ()
+    assert (piece.opened_at, piece.closed_at) == (short.executed_at, first.executed_at)
 
     assert engine.apply(last).realized_pnl == D("148.5") - 165
     assert (engine.quantity, engine.cost_basis) == (D(0), D(0))
