@@ -461,6 +461,8 @@ class ExecutionService:
 
     def _store_progress(self, connection: Connection, progress: _Progress) -> tuple[Order, tuple[Trade, ...]]:
         order = progress.order
+        if progress.fills and order.status in _OPEN:
+            order = replace(order, status=OrderStatus.PARTIALLY_FILLED)
         orders.update_status(connection, order, self._clock.now())
         fills = ledger.trades(connection, order_id=order.id) if progress.had_fills else progress.fills
         filled = sum((trade.quantity for trade in fills), ZERO)
@@ -479,8 +481,6 @@ class ExecutionService:
             return None
         self.state.fold(trade)
         progress.fills.append(trade)
-        if order.status is not OrderStatus.PARTIALLY_FILLED:
-            progress.order = replace(order, status=OrderStatus.PARTIALLY_FILLED)
         return trade
 
     def _new_trade(self, order: Order, fill: VenueFill) -> NewTrade:

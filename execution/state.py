@@ -5,10 +5,9 @@ that belongs to the write transaction changes only inside works of the writer, a
 transaction is rolled back; last prices are written by the event loop and only read by works.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
@@ -46,13 +45,17 @@ class TradingState:
         self._reservations: dict[str, Reservation] = {}
         self._open: dict[str, Order] = {}
         self._halts: dict[str, Halt] = {}
-        self._undo: list[Callable[[], None]] = []
+        self._undo: list[tuple[dict[Any, Any], Any, Any]] = []
+        self._sequence_before = 0
+        self._caught_up = False
 
     # ---- taking part in the transaction ---------------------------------------------------------------
 
     def begin(self) -> None:
-        """A transaction starts."""
+        """A transaction starts: others may have appended facts since the last one."""
         self._undo.clear()
+        self._caught_up = False
+        self._sequence_before = self.sequence
 
     def before_commit(self, connection: Connection) -> None:
         """Nothing of this is stored."""
@@ -63,9 +66,13 @@ class TradingState:
 
     def rolled_back(self) -> None:
         """Undo every change since `begin`, last first."""
-        for undo in reversed(self._undo):
-            undo()
+        for mapping, key, old in reversed(self._undo):
+            if old is None:
+                mapping.pop(key, None)
+            else:
+                mapping[key] = old
         self._undo.clear()
+        self.sequence = self._sequence_before
 
     # ---- loading --------------------------------------------------------------------------------------
 
@@ -79,6 +86,7 @@ class TradingState:
         self._reservations.clear()
         self._open.clear()
         self._halts = orders.halts(connection)
+        self._caught_up = False
         self.catch_up(connection)
         for order in orders.open_orders(connection):
             self.opened(order, self.reservation_of(order, self._remaining(connection, order)))
@@ -90,7 +98,13 @@ class TradingState:
         self.instruments = ledger.instruments(connection)
 
     def catch_up(self, connection: Connection) -> None:
-        """Fold the facts that were appended after `sequence`, by anybody."""
+        """Fold the facts that were appended after `sequence`, by anybody.
+
+        Once per transaction: from then on this process holds the write lock and folds its own facts.
+        """
+        if self._caught_up:
+            return
+        self._caught_up = True
         row = raw.execute(connection, "SELECT sequence FROM ledger_head WHERE id = 1").fetchone()
         while row is not None and self.sequence < row[0]:
             for fact in ledger.facts_since(connection, self.sequence, 5000):
@@ -99,7 +113,7 @@ class TradingState:
     def fold(self, fact: Fact) -> None:
         """Take one fact, the next by sequence, into cash and quantities."""
         assert fact.sequence == self.sequence + 1, f"fact {fact.sequence} after {self.sequence}: a hole"
-        self._set_sequence(fact.sequence)
+        self.sequence = fact.sequence
         self._add(self._cash, fact.account, fact.cash_effect)
         if isinstance(fact, Trade):
             self._add(self._held, (fact.account, fact.symbol), self._quantity_effect(fact))
@@ -203,15 +217,6 @@ class TradingState:
 
     # ---- undo journal ---------------------------------------------------------------------------------
 
-    def _set_sequence(self, value: int) -> None:
-        old = self.sequence
-
-        def undo() -> None:
-            self.sequence = old
-
-        self._undo.append(undo)
-        self.sequence = value
-
     def _add(self, mapping: dict[K, Decimal], key: K, amount: Decimal) -> None:
         if amount:
             self._replace(mapping, key, mapping.get(key, ZERO) + amount)
@@ -225,12 +230,4 @@ class TradingState:
         mapping.pop(key, None)
 
     def _remember(self, mapping: dict[K, V], key: K) -> None:
-        old = mapping.get(key)
-
-        def undo() -> None:
-            if old is None:
-                mapping.pop(key, None)
-            else:
-                mapping[key] = old
-
-        self._undo.append(undo)
+        self._undo.append((mapping, key, mapping.get(key)))

@@ -351,5 +351,14 @@ leases = Table(
     sqlite_strict=True,
 )
 
+followers = Table(
+    "followers",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("sequence", Integer, nullable=False),
+    sqlite_strict=True,
+)
+"""How far something that follows the ledger has come, such as the announcer of trades on the bus."""
+
 FACT_TABLES = ("trades", "cash_flows")
 GENESIS_HASH = "0" * 64

@@ -1,0 +1,181 @@
+"""Engines, schema and readers: the one place that knows which database is behind the ledger."""
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import StaticPool
+
+from config.instruments import BUILT_IN
+from execution import ledger, raw, tables
+from execution.errors import StorageUnavailable
+from runtime.errors import RuntimeFault, Unreachable
+
+T = TypeVar("T")
+
+SCHEMA_REVISION = "0001"
+"""The newest revision in runtime/migrations; a test compares the two."""
+
+
+class DatabaseTooNew(RuntimeFault):
+    """The database was written by a newer version of Fillbook."""
+
+
+def _prepare_sqlite(engine: Engine, *, begin: str, busy_timeout_ms: int, synchronous: str) -> None:
+    """Pragmas on each connection; transactions begin as we say, not as the driver guesses."""
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None
+        for pragma in (
+            f"busy_timeout={busy_timeout_ms}",
+            "journal_mode=WAL",
+            f"synchronous={synchronous}",
+            "foreign_keys=ON",
+            "cache_size=-65536",
+        ):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def _on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+
+def sqlite_url(path: Path) -> str:
+    """The SQLAlchemy address of a database file."""
+    return f"sqlite:///{path}"
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file behind an SQLite address; None for a database in memory."""
+    path = url.removeprefix("sqlite:///")
+    return None if path in (url, ":memory:", "") else Path(path)
+
+
+def writer_engine(url: str, *, busy_timeout_ms: int = 5000, synchronous: str = "FULL") -> Engine:
+    """The engine of the one writer: BEGIN IMMEDIATE, so that a transaction never fails half way for a lock."""
+    engine = create_engine(url, connect_args={"check_same_thread": False})
+    _prepare_sqlite(engine, begin="BEGIN IMMEDIATE", busy_timeout_ms=busy_timeout_ms, synchronous=synchronous)
+    return engine
+
+
+def reader_engine(url: str, *, busy_timeout_ms: int = 5000, connections: int = 2) -> Engine:
+    """The engine of readers: each read is one transaction, so that a report sees one state."""
+    engine = create_engine(url, connect_args={"check_same_thread": False}, pool_size=connections)
+    _prepare_sqlite(engine, begin="BEGIN", busy_timeout_ms=busy_timeout_ms, synchronous="FULL")
+    return engine
+
+
+def memory_engine() -> Engine:
+    """A database that lives as long as the engine: replay without --db."""
+    engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    _prepare_sqlite(engine, begin="BEGIN", busy_timeout_ms=0, synchronous="OFF")
+    return engine
+
+
+class ThreadReader:
+    """Consistent reads in a few threads, each read on a connection of its own."""
+
+    def __init__(self, engine: Engine, threads: int = 2) -> None:
+        self._engine = engine
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="fillbook-reader")
+
+    def read(self, query: Callable[[Connection], T]) -> Awaitable[T]:
+        """See `Reader.read`."""
+        return asyncio.get_running_loop().run_in_executor(self._threads, self._run, query)
+
+    def _run(self, query: Callable[[Connection], T]) -> T:
+        return read(self._engine, query)
+
+    def stop(self) -> None:
+        """Finish what is under way."""
+        self._threads.shutdown()
+        self._engine.dispose()
+
+
+def read(engine: Engine, query: Callable[[Connection], T]) -> T:
+    """Run `query` in one read transaction. Raises StorageUnavailable."""
+    try:
+        with engine.connect() as connection, connection.begin():
+            return query(connection)
+    except DBAPIError as error:
+        raise StorageUnavailable(f"the database could not be read: {error.orig}") from error
+
+
+def revision(connection: Connection) -> str | None:
+    """The schema revision of a database; None when it is empty."""
+    sql = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'alembic_version'"
+    if connection.execute(text(sql)).first() is None:
+        return None
+    row = connection.execute(text("SELECT version_num FROM alembic_version")).first()
+    return None if row is None else str(row[0])
+
+
+def upgrade(engine: Engine) -> bool:
+    """Bring the schema to the newest revision; True when something was done.
+
+    Raises DatabaseTooNew when the database has a revision that this version does not know.
+    """
+    with engine.connect() as connection, connection.begin():
+        found = revision(connection)
+    if found == SCHEMA_REVISION:
+        return False
+    # Imported here: Alembic costs 0.2 s, and a database that is up to date never needs it.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util.exc import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
+    try:
+        with engine.connect() as connection, connection.begin():
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except CommandError as error:
+        raise DatabaseTooNew(
+            f"the database has schema revision {found}, which this version of Fillbook does not know: {error}"
+        ) from error
+    return True
+
+
+def open_database(url: str, *, busy_timeout_ms: int = 5000, synchronous: str = "FULL") -> Engine:
+    """The writer's engine of a database whose schema is the newest. Raises Unreachable."""
+    path = sqlite_path(url)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    engine = writer_engine(url, busy_timeout_ms=busy_timeout_ms, synchronous=synchronous)
+    try:
+        upgrade(engine)
+    except DBAPIError as error:
+        raise Unreachable(f"the database {url} cannot be opened: {error.orig}") from error
+    return engine
+
+
+def seed_catalogue(connection: Connection) -> None:
+    """Give a new database its head row and the built-in instruments."""
+    if raw.execute(connection, "SELECT 1 FROM ledger_head").fetchone() is None:
+        raw.execute(
+            connection, "INSERT INTO ledger_head (id, sequence, hash) VALUES (1, 0, ?)", (tables.GENESIS_HASH,)
+        )
+        for instrument in BUILT_IN:
+            ledger.add_instrument(connection, instrument)
+
+
+def ensure_account(
+    connection: Connection, account: "ledger.Account", opening: "ledger.NewCashFlow | None", now: datetime
+) -> bool:
+    """Create the account with its opening deposit unless it exists; True when it was created."""
+    if account.name in ledger.accounts(connection):
+        return False
+    ledger.add_account(connection, account, now)
+    if opening is not None:
+        tail = ledger.LedgerTail()
+        tail.append_flow(connection, opening, now)
+        tail.before_commit(connection)
+    return True

@@ -1,0 +1,13 @@
+"""The base class of this package's errors."""
+
+
+class RuntimeFault(Exception):
+    """The daemon or a command cannot do what was asked; the message says why and what to do."""
+
+
+class Unreachable(RuntimeFault):
+    """A service (the daemon, the broker, the database) is out of reach: exit code 3."""
+
+
+class RoleTaken(RuntimeFault):
+    """Another process holds the role."""
