@@ -198,6 +198,8 @@ class EmbeddedBroker:
         self._lock: int | None = None
         self._supervisor = Supervisor("the embedded broker", self._start_child, on_restart=on_restart)
         self.credential = load_credential(options.directory)
+        self.incarnation = ""
+        """A name of the running child; a new one numbers unacknowledged messages anew (see runtime.mqtt)."""
 
     @property
     def pid(self) -> int | None:
@@ -262,6 +264,7 @@ class EmbeddedBroker:
     async def _start_child(self) -> Child:
         self._check_port()
         assert self._lock is not None
+        self.incarnation = secrets.token_hex(4)
         child = await Child.start(
             [self._server, "-c", str(self._config_file)], on_line=self._read_log, pass_fds=(self._lock,)
         )

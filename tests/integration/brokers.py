@@ -89,7 +89,9 @@ class RunningBroker:
     @property
     def pid(self) -> int:
         """The broker's process."""
-        pid = self._embedded.pid if self._embedded is not None else self._mosquitto and self._mosquitto.pid
+        pid = self._mosquitto.pid if self._mosquitto is not None else None
+        if self._embedded is not None:
+            pid = self._embedded.pid
         assert pid is not None
         return pid
 

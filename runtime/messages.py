@@ -1,0 +1,76 @@
+"""The words of the bus that belong to no service: commands to bots, recomputation, outcomes of decoding."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Generic, TypeAlias, TypeVar
+
+from execution.model import Candle, Price, Reason, Request
+
+
+class BotAction(StrEnum):
+    """What can be asked of a bot."""
+
+    START = "start"
+    STOP = "stop"
+    EVALUATE = "evaluate"
+
+
+@dataclass(frozen=True, slots=True)
+class BotCommand:
+    """Start, stop or evaluate one bot."""
+
+    bot: str
+    action: BotAction
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecomputeRequest:
+    """Rebuild the caches of an account from its facts."""
+
+    request_id: str
+    account: str
+    triggered_by: str
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Whether a service is there; retained, with `online` false as the last will."""
+
+    online: bool
+    time: datetime | None = None
+    version: str | None = None
+
+
+Message: TypeAlias = Request | RecomputeRequest | BotCommand | Candle | Price
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded(Generic[T]):
+    """A good message. `body_hash` identifies its content without its request id.
+
+    `given_id` is false when the sender gave no request_id and the caller's `assigned_id` was taken.
+    """
+
+    message: T
+    body_hash: str
+    given_id: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Understood, but not allowed: answered to `request_id` (None: on the alert topic). At least one reason."""
+
+    request_id: str | None
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Undecodable:
+    """Not a message at all: a dead letter and an alert."""
+
+    reason: Reason
