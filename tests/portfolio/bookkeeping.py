@@ -1,6 +1,6 @@
 """Words for tests: trades by the line, a ledger in memory, a ledger in a real SQLite database."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -126,7 +126,7 @@ class Database:
         self.writer = InlineWriter(self.engine, commit_each=True)
         self.reader = InlineReader(self.writer)
 
-    def append(self, facts: list[Fact]) -> None:
+    def append(self, facts: Sequence[Fact]) -> None:
         """Store facts as they are (their sequences and hashes come from a `Line`)."""
 
         def work(connection: Connection) -> None:
@@ -155,7 +155,7 @@ class Database:
         results: list[Connection] = []
         self.writer.submit(results.append)
         yield results[0]
-        self.writer.flush()
+        results[0].rollback()
 
     def close(self) -> None:
         """Close the connection."""
