@@ -36,7 +36,7 @@ class FeedClock:
         return datetime.now(UTC)
 
 
-class FixedRecordedClock(FeedClock):
+class ReplayClock(FeedClock):
     """For replay: also `recorded_at` is the feed's time, so that two runs make the same database."""
 
     def recorded_now(self) -> datetime:

@@ -15,6 +15,7 @@ from sqlalchemy.pool import StaticPool
 from config.instruments import BUILT_IN
 from execution import ledger, raw, tables
 from execution.errors import StorageUnavailable
+from execution.model import Account
 from runtime.errors import RuntimeFault, Unreachable
 
 T = TypeVar("T")
@@ -168,7 +169,7 @@ def seed_catalogue(connection: Connection) -> None:
 
 
 def ensure_account(
-    connection: Connection, account: "ledger.Account", opening: "ledger.NewCashFlow | None", now: datetime
+    connection: Connection, account: Account, opening: ledger.NewCashFlow | None, now: datetime
 ) -> bool:
     """Create the account with its opening deposit unless it exists; True when it was created."""
     if account.name in ledger.accounts(connection):

@@ -1,0 +1,226 @@
+"""The services put together: what a candle, a price, a request does, whoever carries the messages.
+
+Replay, daemon and simulation share this; they differ in the writer, the clock and in how published messages
+travel. The order in which a candle passes through is fixed: execution fills what waited for it, the
+portfolio and the bots learn of the fills, then the bots decide on the close.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from functools import partial
+from typing import Protocol, TypeAlias
+
+from config.settings import Settings
+from execution import candles
+from execution.ledger import LedgerTail, NewCashFlow
+from execution.model import (
+    Account,
+    AccountMode,
+    AlertRaised,
+    Candle,
+    CashFlowKind,
+    Event,
+    FactsRecorded,
+    OrderRequest,
+    Price,
+    Responded,
+)
+from execution.paper import PaperCosts, PaperVenue
+from execution.ports import Clock, Reader, TransactionParticipant, Writer
+from execution.risk import RiskLimits
+from execution.service import Envelope, ExecutionService
+from execution.state import TradingState
+from portfolio.books import FillOutcome
+from portfolio.position import PortfolioChanged, PositionChanged
+from portfolio.service import PortfolioService
+from runtime.follower import LedgerFollower
+from signals.bot_file import BotFile
+from signals.model import BotState, Recommendation
+from signals.service import SignalsService
+
+Published: TypeAlias = (
+    "Event | Recommendation | OrderRequest | BotState | AlertRaised | PositionChanged | PortfolioChanged"
+)
+Publish: TypeAlias = Callable[[Published], None]
+"""Hands a message to the bus; must not wait."""
+
+
+class JoinableWriter(Writer, Protocol):
+    """A writer that lets state take part in its transactions."""
+
+    def join(self, participant: TransactionParticipant) -> None:
+        """Before the first work."""
+        ...
+
+
+ROLES = ("execution", "portfolio", "signals")
+
+
+@dataclass(slots=True)
+class Core:
+    """The services of one process; a role that another process has is None here."""
+
+    publish: Publish
+    follower: LedgerFollower
+    execution: ExecutionService | None
+    portfolio: PortfolioService | None
+    signals: SignalsService | None
+    outcomes: Callable[[Sequence[FillOutcome]], None] | None = None
+
+    async def start(self) -> None:
+        """Load what each service needs, in the order in which they depend on each other."""
+        known = []
+        if self.portfolio is not None:
+            await self.portfolio.start()
+            known.append(self.portfolio.sequence)
+            self.follower.add(self._to_portfolio)
+        if self.signals is not None:
+            for output in await self.signals.start():
+                self.publish(output)
+            known.append(self.signals.holdings.sequence)
+            self.follower.add(self.signals.on_facts)
+        self.follower.sequence = min(known, default=0)
+        if self.execution is not None:
+            await self.spread(await self.execution.start())
+
+    async def _to_portfolio(self, recorded: FactsRecorded) -> None:
+        assert self.portfolio is not None
+        found = await self.portfolio.on_facts(recorded)
+        if self.outcomes is not None:
+            self.outcomes(found)
+
+    async def on_candle(self, candle: Candle) -> None:
+        """One closed candle, through all services."""
+        if self.execution is not None:
+            events = await self.execution.on_candle(candle)
+            if events:
+                await self.spread(events)
+        if self.portfolio is not None:
+            self.portfolio.on_candle(candle)
+        if self.signals is not None:
+            for output in await self.signals.on_candle(candle):
+                self.publish(output)
+
+    async def on_price(self, price: Price) -> None:
+        """One last price."""
+        if self.execution is not None:
+            await self.spread(await self.execution.on_price(price))
+        if self.portfolio is not None:
+            self.portfolio.on_price(price)
+
+    async def handle(self, envelope: Envelope) -> None:
+        """One request, from whoever."""
+        assert self.execution is not None
+        await self.spread(await self.execution.handle(envelope))
+
+    async def on_timer(self) -> None:
+        """Now and then: what others appended, what expired."""
+        if self.execution is not None:
+            await self.spread(await self.execution.on_timer())
+        await self.follower.poll()
+
+    async def spread(self, events: Iterable[Event]) -> None:
+        """Tell the other services, then the bus. Facts are known to all before an answer goes out."""
+        for event in events:
+            if isinstance(event, FactsRecorded):
+                await self.follower.offer(event)  # its consumers announce what is new
+                continue
+            if isinstance(event, Responded) and self.signals is not None:
+                for output in await self.signals.on_response(event):
+                    self.publish(output)
+            self.publish(event)
+
+
+def risk_limits(settings: Settings) -> RiskLimits:
+    """The limits of execution as configured."""
+    chosen = settings.execution
+    return RiskLimits(
+        maximum_notional=chosen.maximum_notional,
+        stale_price=timedelta(seconds=chosen.stale_price_seconds),
+        request_expiry=timedelta(seconds=chosen.request_expiry_seconds),
+    )
+
+
+def paper_costs(settings: Settings) -> PaperCosts:
+    """The costs of the paper exchange as configured."""
+    chosen = settings.paper
+    return PaperCosts(
+        taker_fee_bps=chosen.taker_fee_bps,
+        maker_fee_bps=chosen.maker_fee_bps,
+        half_spread_bps=chosen.half_spread_bps,
+        slippage_bps=chosen.slippage_bps,
+        slippage_cap_bps=chosen.slippage_cap_bps,
+        max_volume_share=chosen.max_volume_share,
+    )
+
+
+def first_account(settings: Settings) -> Account:
+    """The paper account that a new database starts with."""
+    return Account(settings.account.name, mode=AccountMode(settings.account.mode), currency=settings.account.currency)
+
+
+def build_core(
+    settings: Settings,
+    *,
+    writer: JoinableWriter,
+    reader: Reader,
+    clock: Clock,
+    bots: Sequence[BotFile],
+    publish: Publish,
+    roles: Iterable[str] = ROLES,
+    fence: Callable[..., None] = lambda _connection: None,
+    flush_every: int = 1,
+    run_disabled: bool = False,
+) -> Core:
+    """Compose the services of `roles`. The writer must not have started yet."""
+    roles = tuple(roles)
+    execution = portfolio = signals = None
+    if "execution" in roles:
+        state, tail = TradingState(), LedgerTail()
+        for participant in (state, tail):
+            writer.join(participant)
+        paper = PaperVenue(
+            paper_costs(settings),
+            lambda: state.instruments,
+            state.prices,
+            clock,
+            lambda symbol, instant: reader.read(partial(candles.opening_at_or_after, symbol=symbol, instant=instant)),
+        )
+        execution = ExecutionService(
+            writer=writer,
+            reader=reader,
+            state=state,
+            tail=tail,
+            clock=clock,
+            limits=risk_limits(settings),
+            paper=paper,
+        )
+    if "portfolio" in roles:
+        portfolio = PortfolioService(
+            writer, reader, checkpoint_facts=settings.portfolio.checkpoint_facts, fence=fence
+        )
+    if "signals" in roles:
+        signals = SignalsService(bots, writer, reader, clock, flush_every=flush_every, run_disabled=run_disabled)
+    return Core(publish, LedgerFollower(reader), execution, portfolio, signals)
+
+
+OPENING = "opening"
+"""The idempotency key of the deposit that a paper account starts with."""
+
+
+def opening_deposit(settings: Settings, amount: Decimal, at: Clock) -> NewCashFlow | None:
+    """The deposit that the first account starts with; None when it starts empty."""
+    if not amount:
+        return None
+    return NewCashFlow(
+        account=settings.account.name,
+        kind=CashFlowKind.DEPOSIT,
+        amount=amount,
+        currency=settings.account.currency,
+        effective_at=at.now(),
+        triggered_by="manual",
+        idempotency_key=OPENING,
+        note="opening balance",
+    )

@@ -1,0 +1,262 @@
+"""Replay: candle files through the same services as the daemon, over the memory bus, under the feed's clock.
+
+Everything runs inline in one thread, so that two runs are the same to the last bit: `state_hash` covers the
+trades, orders, lots and cash, without ids and wall-clock times.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from config.exact import plain
+from config.instruments import default_instrument
+from config.settings import Settings
+from config.times import time_text, timeframe_length
+from execution import candles as stored_candles
+from execution import ledger, orders
+from execution.model import Candle, Order, OrderRequest, Responded, ResponseStatus, Trade
+from execution.service import Envelope
+from execution.tables import json_text
+from execution.writer import InlineReader, InlineWriter
+from portfolio.books import FillOutcome
+from portfolio.position import Portfolio
+from runtime.clock import ReplayClock
+from runtime.core import build_core, first_account, opening_deposit
+from runtime.database import ensure_account, memory_engine, open_database, seed_catalogue, sqlite_url, upgrade
+from runtime.memory_bus import MessageBus
+from signals.bot_file import BotFile
+from signals.feeds.feed import Feed
+from signals.model import Recommendation
+
+FLUSH_EVERY = 4096
+"""Candles that share one transaction: nobody has to be answered before the end."""
+
+Progress = Callable[[int], None]
+"""Told the number of candles done, every FLUSH_EVERY of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayResult:
+    """What a replay did. Money in the account's currency; `seconds` is the time of the candles alone."""
+
+    account: str
+    candles: int
+    recommendations: int
+    orders: int
+    refused: int
+    fills: int
+    portfolio: Portfolio
+    trades: tuple[tuple[Trade, Decimal | None], ...]
+    state_hash: str
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+    def to_wire(self) -> dict[str, Any]:
+        """The JSON of `fillbook replay --json`."""
+        totals = self.portfolio.to_wire()
+        wanted = ("cash", "market_value", "equity", "realized_pnl", "unrealized_pnl", "fees")
+        return {
+            "account": self.account,
+            "candles": self.candles,
+            "recommendations": self.recommendations,
+            "orders": self.orders,
+            "refused": self.refused,
+            "fills": self.fills,
+            **{key: totals[key] for key in wanted},
+            "positions": totals["positions"],
+            "trades": [_trade_wire(trade, realized) for trade, realized in self.trades],
+            "state_hash": self.state_hash,
+            "seconds": round(self.seconds, 6),
+            "candles_per_second": round(self.candles / self.seconds) if self.seconds else None,
+            "warnings": list(self.warnings),
+        }
+
+
+def _trade_wire(trade: Trade, realized: Decimal | None) -> dict[str, Any]:
+    return {
+        "executed_at": time_text(trade.executed_at),
+        "symbol": trade.symbol,
+        "side": str(trade.side),
+        "quantity": plain(trade.quantity),
+        "price": plain(trade.price),
+        "fee": plain(trade.fee),
+        "triggered_by": trade.triggered_by,
+        "realized_pnl": None if realized is None else plain(realized),
+    }
+
+
+class Replay:
+    """One run: the services, their books, and a tally of what passed by on the bus."""
+
+    def __init__(
+        self, settings: Settings, bots: Sequence[BotFile], feed: Feed, *, cash: Decimal, database: Path | None = None
+    ) -> None:
+        self._settings = settings
+        self._bots = bots
+        self._feed = feed
+        self._cash = cash
+        self._engine = (
+            memory_engine() if database is None else open_database(sqlite_url(database), synchronous="NORMAL")
+        )
+        if database is None:
+            upgrade(self._engine)
+        self._writer = InlineWriter(self._engine)
+        self._clock = ReplayClock()
+        self._bus = MessageBus()
+        self._core = build_core(
+            settings,
+            writer=self._writer,
+            reader=InlineReader(self._writer),
+            clock=self._clock,
+            bots=bots,
+            publish=self._bus.publish,
+            flush_every=FLUSH_EVERY,
+            run_disabled=True,
+        )
+        self._core.outcomes = self._booked
+        self._bus.subscribe(OrderRequest, self._on_request)
+        self._bus.tap(Recommendation, self._on_recommendation)
+        self._bus.tap(Responded, self._on_response)
+        self._candles = self._recommendations = self._refused = 0
+        self._trades: list[tuple[Trade, Decimal | None]] = []
+
+    async def run(self, progress: Progress | None = None) -> ReplayResult:
+        """Run the whole feed once. Raises CandleFileInvalid where a file is bad."""
+        try:
+            stored = await self._last_candles()
+            candles = self._feed.candles(stored)
+            first = next(candles, None)
+            self._clock.advance(first.time if first is not None else self._clock.now())
+            await self._writer.submit(self._prepare)
+            await self._core.start()
+            await self._bus.drain()
+            started = time.perf_counter()
+            if first is not None:
+                await self._play(chain((first,), candles), progress)
+            seconds = time.perf_counter() - started
+            return await self._result(seconds)
+        finally:
+            self._writer.stop()
+            self._engine.dispose()
+
+    async def _play(self, candles: Iterable[Candle], progress: Progress | None) -> None:
+        core, bus, clock = self._core, self._bus, self._clock
+        assert core.signals is not None
+        lengths = {symbol: timeframe_length(self._feed.timeframe(symbol)) for symbol in self._feed.symbols}
+        count = 0
+        for candle in candles:
+            clock.advance(candle.time + lengths[candle.symbol])
+            await core.on_candle(candle)
+            await bus.drain()
+            count += 1
+            if not count % FLUSH_EVERY:
+                self._writer.flush()
+                if progress is not None:
+                    progress(count)
+        for output in await core.signals.flush():
+            bus.publish(output)
+        await bus.drain()
+        self._writer.flush()
+        self._candles = count
+
+    async def _last_candles(self) -> dict[str, datetime]:
+        latest = await self._writer.submit(stored_candles.latest)
+        return {symbol: candle.time for (symbol, timeframe), candle in latest.items() if symbol in self._feed.symbols}
+
+    def _prepare(self, connection: Connection) -> None:
+        seed_catalogue(connection)
+        known = ledger.instruments(connection)
+        for symbol in self._feed.symbols:
+            if symbol not in known:
+                ledger.add_instrument(connection, default_instrument(symbol))
+        ensure_account(
+            connection,
+            first_account(self._settings),
+            opening_deposit(self._settings, self._cash, self._clock),
+            self._clock.recorded_now(),
+        )
+
+    # ---- what passes by -------------------------------------------------------------------------------
+
+    async def _on_request(self, request: OrderRequest) -> None:
+        # A policy's request id names bot, candle and decision: the same id is always the same body.
+        await self._core.handle(Envelope(request, body_hash=request.request_id))
+
+    def _booked(self, found: Sequence[FillOutcome]) -> None:
+        self._trades += [(outcome.trade, outcome.realized_pnl) for outcome in found]
+
+    def _on_recommendation(self, _advice: Recommendation) -> None:
+        self._recommendations += 1
+
+    def _on_response(self, response: Responded) -> None:
+        if response.status is ResponseStatus.REFUSED:
+            self._refused += 1
+
+    # ---- the result -----------------------------------------------------------------------------------
+
+    async def _result(self, seconds: float) -> ReplayResult:
+        assert self._core.portfolio is not None
+        account = self._settings.account.name
+        portfolio = self._core.portfolio.portfolio(account)
+        placed = await self._writer.submit(orders.orders)
+        return ReplayResult(
+            account=account,
+            candles=self._candles,
+            recommendations=self._recommendations,
+            orders=len(placed),
+            refused=self._refused,
+            fills=len(self._trades),
+            portfolio=portfolio,
+            trades=tuple(self._trades),
+            state_hash=state_hash(portfolio, [trade for trade, _ in self._trades], placed),
+            seconds=seconds,
+            warnings=tuple(self._warnings()),
+        )
+
+    def _warnings(self) -> Iterator[str]:
+        for bot in self._bots:
+            if bot.symbol not in self._feed.symbols:
+                yield f"bot {bot.name} saw no candle: there are none of {bot.symbol} (give --candles {bot.symbol}=FILE)"
+            elif bot.timeframe not in (None, self._feed.timeframe(bot.symbol)):
+                yield (
+                    f"bot {bot.name} saw no candle: it wants {bot.timeframe},"
+                    f" the candles of {bot.symbol} are {self._feed.timeframe(bot.symbol)}"
+                )
+
+
+def state_hash(portfolio: Portfolio, trades: Sequence[Trade], placed: Sequence[Order]) -> str:
+    """SHA-256 of the books: trades, orders, open lots and totals; no ids, no recorded_at, no timings."""
+    digest = hashlib.sha256()
+
+    def add(*fields: str | None) -> None:
+        digest.update(json_text(list(fields)).encode() + b"\n")
+
+    for trade in trades:
+        add(
+            "trade",
+            trade.account,
+            trade.symbol,
+            trade.side,
+            plain(trade.quantity),
+            plain(trade.price),
+            plain(trade.fee),
+            trade.fee_asset,
+            time_text(trade.executed_at),
+            trade.triggered_by,
+        )
+    for order in sorted(placed, key=lambda o: (o.created_at, o.request_id)):
+        add("order", order.account, order.symbol, order.side, order.status, order.triggered_by, order.request_id)
+    for position in portfolio.positions:
+        add("position", position.symbol, plain(position.quantity), plain(position.cost_basis))
+        for lot in position.open_lots:
+            add("lot", plain(lot.quantity), plain(lot.cost_basis), time_text(lot.acquired_at))
+    add("cash", portfolio.account, plain(portfolio.cash), plain(portfolio.realized_pnl), plain(portfolio.fees))
+    return digest.hexdigest()
