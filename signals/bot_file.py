@@ -88,7 +88,7 @@ def _above(order: dict[str, str], value: N, info: ValidationInfo) -> N:
     """The check of keys that must rise: each with the key it must be above."""
     lower = order[str(info.field_name)]
     if lower in info.data and value <= info.data[lower]:
-        raise ValueError(f"a number above {lower}")
+        raise ValueError(f"{info.field_name} ({value:g}) above {lower} ({info.data[lower]:g})")
     return value
 
 
@@ -145,7 +145,7 @@ class TemperatureCuts(Strict):
     def _ordered(cls, value: float, info: ValidationInfo) -> float:
         above = "hot" if info.field_name == "warm" else "warm"
         if value > info.data.get(above, value):
-            raise ValueError(f"a cut not above {above}")
+            raise ValueError(f"{info.field_name} ({value:g}) not above {above} ({info.data[above]:g})")
         return value
 
 
@@ -166,7 +166,7 @@ class BotFile(Strict):
     temperature: TemperatureCuts = TemperatureCuts()
     confirmation_minutes: Minutes = Decimal(5)
     cooldown_minutes: Minutes = Decimal(15)
-    backoff_minutes: Minutes = Decimal(1)
+    backoff_minutes: Minutes = Decimal(5)
     notional: Annotated[Exact, Field(gt=0)] | None = None
     quantity: Annotated[Exact, Field(gt=0)] | None = None
     fraction: Annotated[Exact, Field(gt=0, le=1)] | None = None

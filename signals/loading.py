@@ -167,5 +167,5 @@ def _validation_faults(
 
 
 def _placed(fault: Fault) -> Fault:
-    """A fault of a whole table shows no value: "{...}" helps nobody."""
-    return replace(fault, value=None) if fault.value == "{...}" else fault
+    """A fault of a whole table, or of a default, shows no value: it would help nobody."""
+    return replace(fault, value=None) if fault.key is None or fault.value == "{...}" else fault

@@ -1,0 +1,191 @@
+"""One bot at work: its file, its brain, its policy and its status."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from decimal import Decimal
+
+from config.exact import ZERO
+from config.times import timeframe_length
+from execution.model import Candle, Json, OrderRequest
+from execution.tables import json_text
+from signals.bot import Bar, Bot, PositionView, Verdict
+from signals.bot_file import BotFile
+from signals.classes import build_bot
+from signals.holdings import Holdings
+from signals.model import BotState, BotStatus, Recommendation
+from signals.policy import Policy, Size
+from signals.scores import temperature
+
+
+class BotRunner:
+    """Runs a bot on the candles of one series. It is cold until it is bound to a timeframe and warmed."""
+
+    __slots__ = (
+        "_account", "_bot", "_candle", "_cuts", "_decided_at", "_holdings", "_name", "_position", "_size",
+        "_symbol", "_verdict", "file", "last", "last_error", "operator_stopped", "policy", "saved", "settled",
+        "since", "status", "timeframe",
+    )  # fmt: skip
+
+    def __init__(self, file: BotFile, holdings: Holdings, since: datetime) -> None:
+        self.file = file
+        self.status = BotStatus.STOPPED
+        self.since = since
+        self.operator_stopped = False
+        self.last: Recommendation | None = None
+        self.last_error: str | None = None
+        self.timeframe: str | None = file.timeframe
+        self.settled = file.timeframe is not None
+        """Whether the timeframe is certain: named in the file, or seen on a candle of this run."""
+        self.saved: dict[str, Json] | None = None
+        """The row that the database holds."""
+        self.policy: Policy | None = None
+        self._bot: Bot | None = None
+        self._holdings = holdings
+        self._name = file.name
+        self._symbol = file.symbol
+        self._account = file.account
+        cuts = file.temperature
+        self._cuts = (cuts.hot, cuts.warm, cuts.cool)
+        self._position = PositionView(ZERO, False)
+        self._candle: Candle | None = None
+        self._decided_at: datetime | None = None
+        self._verdict: Verdict | None = None
+        self._size: Size | None = None
+
+    # ---- life -----------------------------------------------------------------------------------------
+
+    def become(self, status: BotStatus, since: datetime) -> None:
+        """Enter a status."""
+        self.status = status
+        self.since = since
+
+    def prepare(self, timeframe: str, history: Sequence[Bar], open_request: OrderRequest | None) -> None:
+        """A fresh bot and policy for a timeframe, warmed with stored candles."""
+        self.timeframe = timeframe
+        self._bot = build_bot(self.file)
+        self.policy = Policy(self.file, timeframe_length(timeframe))
+        self.policy.open_request = None if open_request is None else open_request.request_id
+        self._candle = self._verdict = self._size = None
+        self._bot.warm(history)
+        if history:
+            self._candle = history[-1].candle
+            self._decided_at = self._candle.close_time
+            self.policy.continue_from(self._decided_at)
+
+    def dump(self) -> dict[str, Json]:
+        """The state that must survive a restart. A bot that is cold or failed keeps what is stored."""
+        if self._bot is None or self.policy is None or self.status is BotStatus.ERROR:
+            return self._stored_state()
+        state: dict[str, Json] = {}
+        if policy := self.policy.dump():
+            state["policy"] = policy
+        if bot := self._bot.dump():
+            json_text(bot)  # raises here, where it is this bot's failure, when it is no JSON
+            state["bot"] = bot
+        if state:
+            state["timeframe"] = self.timeframe
+        return state
+
+    def restore(self) -> None:
+        """Take back what is stored; a state of another timeframe means nothing here."""
+        state = self._stored_state()
+        if self._bot is None or self.policy is None or state.get("timeframe") != self.timeframe:
+            return
+        policy, bot = state.get("policy"), state.get("bot")
+        if isinstance(policy, dict):
+            self.policy.load(policy)
+        if isinstance(bot, dict):
+            self._bot.load(bot)
+
+    def _stored_state(self) -> dict[str, Json]:
+        state = None if self.saved is None else self.saved["state"]
+        return state if isinstance(state, dict) else {}
+
+    def row(self) -> dict[str, Json]:
+        """What the database is to hold, without the time of writing."""
+        return {"status": str(self.status), "operator_stopped": self.operator_stopped, "state": self.dump()}
+
+    def state(self) -> BotState:
+        """What is said about the bot."""
+        return BotState(
+            bot=self._name,
+            status=self.status,
+            symbol=self._symbol,
+            timeframe=self.timeframe,
+            account=self._account,
+            since=self.since,
+            last_recommendation=self.last,
+            last_error=self.last_error,
+        )
+
+    # ---- work -----------------------------------------------------------------------------------------
+
+    def step(self, bar: Bar, decided_at: datetime) -> Recommendation:
+        """Take a closed candle in and advise on it. Whatever the bot raises goes through."""
+        assert self._bot is not None
+        self._bot.update(bar)
+        self._candle = bar.candle
+        self._decided_at = decided_at
+        return self._advise(bar.candle, decided_at)
+
+    def evaluate(self) -> Recommendation | None:
+        """The advice on the last candle once more, with what is known of the account by now."""
+        if self._candle is None or self._decided_at is None:
+            return None
+        return self._advise(self._candle, self._decided_at)
+
+    def _advise(self, candle: Candle, decided_at: datetime) -> Recommendation:
+        bot, policy, holdings = self._bot, self.policy, self._holdings
+        assert bot is not None
+        assert policy is not None
+        verdict = self._verdict = bot.decide(self._view(holdings.quantity(self._account, self._symbol), policy))
+        side = verdict.side
+        policy.observe(side, decided_at)
+        cooldown_until = policy.cooldown_until(decided_at, holdings)
+        size = None
+        if side is not None and cooldown_until is None:
+            size = policy.size(verdict, decided_at, candle.close, holdings)
+        self._size = size
+        score = verdict.score
+        self.last = advice = Recommendation(
+            self._name,
+            self._symbol,
+            self._account,
+            candle.timeframe,
+            side,
+            score,
+            temperature(score, *self._cuts),
+            verdict.parts,
+            policy.confirmed_since,
+            cooldown_until,
+            size is not None,
+            candle.time,
+            decided_at,
+        )
+        return advice
+
+    def request(self) -> OrderRequest:
+        """The order request of the last advice, which was ready to trade."""
+        assert self.policy is not None
+        assert self.last is not None
+        assert self._size is not None
+        assert self._verdict is not None
+        return self.policy.request(self.last, self._size, self._verdict.context)
+
+    def _view(self, quantity: Decimal, policy: Policy) -> PositionView:
+        view = self._position
+        waiting = policy.open_request is not None
+        if view.quantity is not quantity or view.has_open_request is not waiting:
+            view = self._position = PositionView(quantity, waiting)
+        return view
+
+
+def bars(history: Iterable[Candle]) -> Iterator[Bar]:
+    """Stored candles of one series as bars, each with the number of candles missing before it."""
+    before: Candle | None = None
+    for candle in history:
+        missing = 0
+        if before is not None:
+            missing = (candle.time - before.time) // timeframe_length(candle.timeframe) - 1
+        yield Bar(candle, max(missing, 0))
+        before = candle

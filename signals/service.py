@@ -1,0 +1,389 @@
+"""The signals service: closed candles in; recommendations, order requests and bot states out.
+
+Whoever drives it hands in messages one at a time and publishes what it returns. Nothing is returned before
+what it rests on is committed: the candle, the changed states of the bots, and the requests themselves.
+For a fill to be known at the close of the candle that made it, `on_facts` comes before that candle.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, TypeAlias
+
+import structlog
+from sqlalchemy import Connection, insert, select, update
+
+from config.instruments import Instrument
+from config.times import timeframe_length
+from execution import candles, ledger
+from execution.model import AlertRaised, Candle, FactsRecorded, Json, OrderRequest, Responded, Severity
+from execution.ports import Clock, Reader, Writer
+from signals import outbox
+from signals.bot import Bar
+from signals.bot_file import BotFile
+from signals.candle_store import CandleStore
+from signals.errors import UnknownBot, UnknownCommand
+from signals.holdings import Holdings
+from signals.model import BotState, BotStatus, Recommendation
+from signals.runner import BotRunner, bars
+from signals.tables import bot_states
+
+Output: TypeAlias = Recommendation | OrderRequest | BotState | AlertRaised
+
+COMMANDS = ("start", "stop", "evaluate")
+_FACTS_AT_ONCE = 10_000
+_RUNNING = BotStatus.RUNNING
+
+log = structlog.get_logger(__name__)
+
+
+class _Series:
+    """The candles of one symbol and timeframe."""
+
+    __slots__ = ("last", "length", "runners", "seen")
+
+    def __init__(self, length: timedelta) -> None:
+        self.length = length
+        self.last: datetime | None = None
+        self.runners: list[BotRunner] = []
+        self.seen = False
+        """Whether a candle came in this run."""
+
+
+class SignalsService:
+    """All bots of a process.
+
+    `flush_every` is how many candles share a transaction when they cause no request: 1 live, thousands in
+    replay, where states and final answers also wait for it. `run_disabled` runs bots with `enabled = false`
+    too, as replay does.
+    """
+
+    def __init__(
+        self,
+        bots: Sequence[BotFile],
+        writer: Writer,
+        reader: Reader,
+        clock: Clock,
+        *,
+        flush_every: int = 1,
+        run_disabled: bool = False,
+    ) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._clock = clock
+        self._run_disabled = run_disabled
+        self._at_once = flush_every == 1
+        self._store = CandleStore(flush_every)
+        self._series: dict[tuple[str, str], _Series] = {}
+        self._open: dict[str, OrderRequest] = {}
+        self._acknowledged: set[str] = set()
+        self._unsaved: list[OrderRequest] = []
+        self._answered: list[str] = []
+        self.holdings = Holdings()
+        now = clock.now()
+        self._runners = {file.name: BotRunner(file, self.holdings, now) for file in bots}
+
+    # ---- start ----------------------------------------------------------------------------------------
+
+    async def start(self) -> list[Output]:
+        """Restore states and open requests, sum up the ledger, warm the bots. Returns every bot's state."""
+        rows, requests, instruments, latest = await self._reader.read(_stored)
+        self.holdings.learn(instruments)
+        await self.catch_up()
+        self._open = {request.request_id: request for request in requests}
+        for (symbol, timeframe), candle in latest.items():
+            self._series_of(symbol, timeframe).last = candle.time
+        outputs: list[Output] = []
+        for name, runner in self._runners.items():
+            row = rows.get(name)
+            if row is not None:
+                runner.operator_stopped = row["operator_stopped"]
+                runner.saved = row
+            if runner.operator_stopped or not (runner.file.enabled or self._run_disabled):
+                continue
+            runner.become(_RUNNING, self._clock.now())
+            usual = runner.timeframe or _newest(latest, runner.file.symbol)
+            if usual is not None:
+                outputs += await self._warm([runner], usual)
+        return [*outputs, *self.states()]
+
+    async def catch_up(self) -> None:
+        """Add the ledger's facts that are not known yet."""
+        while True:
+            after = self.holdings.sequence
+            facts = await self._reader.read(partial(ledger.facts_since, sequence=after, limit=_FACTS_AT_ONCE))
+            self.holdings.apply(facts)
+            if len(facts) < _FACTS_AT_ONCE:
+                return
+
+    # ---- messages in ----------------------------------------------------------------------------------
+
+    async def on_candle(self, candle: Candle) -> list[Output]:
+        """Store a closed candle and let the bots of its series advise. Old and doubled ones are ignored.
+
+        Raises StorageUnavailable when nothing could be committed: nothing leaves, and the candle and its
+        requests go with the next candle or `flush`.
+        """
+        series = self._series.get((candle.symbol, candle.timeframe))
+        outputs: list[Output] = []
+        if series is None or not series.seen:
+            series = await self._enter(candle, outputs)
+        time = candle.time
+        missing = 0
+        if series.last is not None:
+            if time <= series.last:
+                return outputs
+            distance = time - series.last
+            if distance > series.length:
+                missing = distance // series.length - 1
+        series.last = time
+        self._store.waiting.append(candle)
+        failed = False
+        if series.runners:
+            bar = Bar(candle, missing)
+            decided_at = time + series.length
+            for runner in series.runners:
+                if runner.status is not _RUNNING:
+                    continue
+                try:
+                    advice = runner.step(bar, decided_at)
+                    outputs.append(advice)
+                    if advice.ready_to_trade:
+                        self._unsaved.append(runner.request())
+                except Exception as error:  # noqa: BLE001 - a bot may be anybody's code; it stops only itself
+                    failed = True
+                    outputs += self._fail(runner, error)
+        if self._unsaved or failed or self._store.due:
+            outputs += await self._commit()
+        return outputs
+
+    async def on_facts(self, recorded: FactsRecorded) -> None:
+        """Follow the ledger: what was missed in between is read from it."""
+        if not self.holdings.apply(recorded.facts):
+            await self.catch_up()
+
+    async def on_response(self, response: Responded) -> list[Output]:
+        """The answer to a request. After the final one the bot may ask again."""
+        request = self._open.get(response.request_id)
+        if request is None or request.account != response.account:
+            return []
+        self._acknowledged.add(response.request_id)
+        if not response.final:
+            return []
+        if any(trade.sequence > self.holdings.sequence for trade in response.trades):
+            await self.catch_up()  # the fill must be known before the bot may ask again
+        self._acknowledged.discard(response.request_id)
+        self._open.pop(response.request_id, None)
+        runner = self._runner_of(request)
+        if runner is not None and runner.policy is not None and runner.policy.open_request == request.request_id:
+            runner.policy.answered(request, filled=bool(response.trades))
+        self._answered.append(response.request_id)
+        # A lost mark costs one repetition, which gets the same answer; replay need not pay for it now.
+        return await self._commit() if self._at_once else []
+
+    async def set_bot(self, name: str, command: str) -> list[Output]:
+        """An operator's word: start, stop (survives a restart), or evaluate (advise again, now)."""
+        runner = self._runners.get(name)
+        if runner is None:
+            raise UnknownBot(name)
+        if command not in COMMANDS:
+            raise UnknownCommand(f"one of {', '.join(COMMANDS)}")
+        if command == "evaluate":
+            return await self._evaluate(runner)
+        outputs: list[Output] = []
+        if command == "stop":
+            runner.operator_stopped = True
+            if runner.policy is not None:
+                runner.policy.reset()
+            runner.become(BotStatus.STOPPED, self._clock.now())
+        else:
+            runner.operator_stopped = False
+            if runner.status is not _RUNNING:
+                outputs += await self._restart(runner)
+        outputs += await self._commit()
+        return [*outputs, runner.state()]
+
+    # ---- what others may ask ----------------------------------------------------------------------------
+
+    def open_requests(self) -> list[OrderRequest]:
+        """The requests that nobody answered yet: to be repeated, with the same id, until somebody does."""
+        return [request for key, request in self._open.items() if key not in self._acknowledged]
+
+    def states(self) -> list[BotState]:
+        """Every bot's state, for the retained messages."""
+        return [runner.state() for runner in self._runners.values()]
+
+    async def flush(self) -> list[Output]:
+        """Commit what waits, at the end of a replay or after a failure; requests that only now may leave."""
+        return await self._commit()
+
+    # ---- inside -----------------------------------------------------------------------------------------
+
+    def _series_of(self, symbol: str, timeframe: str) -> _Series:
+        series = self._series.get((symbol, timeframe))
+        if series is None:
+            series = self._series[symbol, timeframe] = _Series(timeframe_length(timeframe))
+        return series
+
+    async def _enter(self, candle: Candle, outputs: list[Output]) -> _Series:
+        """The first candle of a series in this run: bots without a timeframe settle on the first they see."""
+        series = self._series_of(candle.symbol, candle.timeframe)
+        series.seen = True
+        moving = []
+        for runner in self._runners.values():
+            if runner.file.symbol != candle.symbol or runner.settled:
+                continue
+            runner.settled = True
+            if runner not in series.runners:
+                self._leave(runner)
+                runner.timeframe = candle.timeframe
+                moving.append(runner)
+        for runner in moving:
+            if runner.status is _RUNNING:
+                outputs += await self._warm([runner], candle.timeframe)
+        return series
+
+    def _leave(self, runner: BotRunner) -> None:
+        for series in self._series.values():
+            if runner in series.runners:
+                series.runners.remove(runner)
+
+    async def _warm(self, runners: Sequence[BotRunner], timeframe: str, *, anew: bool = False) -> list[Output]:
+        """Bind bots of one symbol to a timeframe, rebuild their indicators from the stored candles, and
+        restore what was stored of them (`anew`: confirmation starts over)."""
+        symbol = runners[0].file.symbol
+        history = list(bars(await self._reader.read(lambda conn: candles.history(conn, symbol, timeframe))))
+        series = self._series_of(symbol, timeframe)
+        outputs: list[Output] = []
+        for runner in runners:
+            try:
+                runner.prepare(timeframe, history, self._open_request_of(runner))
+                runner.restore()
+                if anew and runner.policy is not None:
+                    runner.policy.reset()
+            except Exception as error:  # noqa: BLE001 - as in on_candle
+                outputs += self._fail(runner, error)
+            if runner not in series.runners:
+                series.runners.append(runner)
+        return outputs
+
+    async def _restart(self, runner: BotRunner) -> list[Output]:
+        """Run a stopped or failed bot again, warmed with the candles that it missed."""
+        outputs = await self._commit()  # so that the history is whole
+        runner.last_error = None
+        runner.become(_RUNNING, self._clock.now())
+        latest = await self._reader.read(candles.latest)
+        timeframe = runner.timeframe or _newest(latest, runner.file.symbol)
+        if timeframe is not None:
+            self._leave(runner)
+            outputs += await self._warm([runner], timeframe, anew=True)
+        return outputs
+
+    async def _evaluate(self, runner: BotRunner) -> list[Output]:
+        outputs: list[Output] = []
+        if runner.status is _RUNNING:
+            try:
+                advice = runner.evaluate()
+                if advice is not None:
+                    outputs.append(advice)
+                    if advice.ready_to_trade:
+                        self._unsaved.append(runner.request())
+            except Exception as error:  # noqa: BLE001 - as in on_candle
+                outputs += self._fail(runner, error)
+            outputs += await self._commit()
+        return [*outputs, runner.state()]
+
+    def _fail(self, runner: BotRunner, error: Exception) -> list[Output]:
+        name = runner.file.name
+        runner.last_error = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+        runner.become(BotStatus.ERROR, self._clock.now())
+        log.error("bot failed", bot=name, symbol=runner.file.symbol, exc_info=error)
+        alert = AlertRaised(
+            Severity.HIGH,
+            "bot_failed",
+            f"bot {name} stopped with {runner.last_error}; the others run on",
+            runner.file.account,
+            {"bot": name, "symbol": runner.file.symbol},
+        )
+        return [alert, runner.state()]
+
+    def _runner_of(self, request: OrderRequest) -> BotRunner | None:
+        return self._runners.get(request.triggered_by.partition(":")[2])
+
+    def _open_request_of(self, runner: BotRunner) -> OrderRequest | None:
+        waiting = [*self._open.values(), *self._unsaved]
+        mine = [request for request in waiting if self._runner_of(request) is runner]
+        return mine[-1] if mine else None
+
+    async def _commit(self) -> list[Output]:
+        """One transaction with all that waits; returns the requests that it made durable."""
+        taken = self._store.take()
+        requests, self._unsaved = self._unsaved, []
+        answered, self._answered = self._answered, []
+        outputs, rows = self._changed_rows()
+        if not (taken or requests or answered or rows):
+            return outputs
+        before = {name: self._runners[name].saved for name in rows}
+        for name, row in rows.items():
+            self._runners[name].saved = row
+        now = self._clock.now()
+
+        def work(connection: Connection) -> None:
+            CandleStore.flush(connection, taken)
+            for name, row in rows.items():
+                _save_state(connection, name, row, now)
+            outbox.store(connection, requests)
+            outbox.mark_done(connection, answered)
+
+        try:
+            await self._writer.submit(work)
+        except BaseException:
+            self._store.give_back(taken)
+            self._unsaved = requests + self._unsaved
+            self._answered = answered + self._answered
+            for name, saved in before.items():
+                self._runners[name].saved = saved
+            raise
+        self._open.update((request.request_id, request) for request in requests)
+        return [*outputs, *requests]
+
+    def _changed_rows(self) -> tuple[list[Output], dict[str, dict[str, Json]]]:
+        """The states that the database does not hold yet; a bot that cannot say its state has failed."""
+        outputs: list[Output] = []
+        rows = {}
+        for name, runner in self._runners.items():
+            try:
+                row = runner.row()
+            except Exception as error:  # noqa: BLE001 - as in on_candle
+                outputs += self._fail(runner, error)
+                row = runner.row()
+            if row != runner.saved:
+                rows[name] = row
+        return outputs, rows
+
+
+def _stored(
+    connection: Connection,
+) -> tuple[dict[str, Any], list[OrderRequest], dict[str, Instrument], dict[tuple[str, str], Candle]]:
+    """What start needs, in one consistent read."""
+    columns = bot_states.c
+    query = select(columns.bot, columns.status, columns.operator_stopped, columns.state)
+    rows = {
+        bot: {"status": status, "operator_stopped": stopped, "state": state}
+        for bot, status, stopped, state in connection.execute(query)
+    }
+    return rows, outbox.load_open(connection), ledger.instruments(connection), candles.latest(connection)
+
+
+def _save_state(connection: Connection, name: str, row: Mapping[str, Any], now: datetime) -> None:
+    changed = connection.execute(
+        update(bot_states).where(bot_states.c.bot == name).values(**row, updated_at=now)
+    ).rowcount
+    if not changed:
+        connection.execute(insert(bot_states).values(bot=name, **row, updated_at=now))
+
+
+def _newest(latest: Mapping[tuple[str, str], Candle], symbol: str) -> str | None:
+    """The timeframe of the symbol's most recent stored candle."""
+    found = [candle for (of, _), candle in latest.items() if of == symbol]
+    return max(found, key=lambda candle: candle.time).timeframe if found else None
