@@ -7,7 +7,7 @@ trades, and gives exactly what a batch would.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeAlias
 
@@ -19,6 +19,7 @@ from portfolio.fifo import FeeIn, FifoEngine, FillResult, money_of
 Scope: TypeAlias = tuple[str, str]
 """(account, symbol)"""
 
+_NEVER = datetime.min.replace(tzinfo=UTC)
 _OrderKey: TypeAlias = tuple[datetime, bool, int, bool, bytes, str]
 
 
@@ -58,7 +59,18 @@ class Attribution:
 class SymbolBook:
     """One symbol of one account: its engine, fees, attribution and the last trade in order."""
 
-    __slots__ = ("attribution", "base_asset", "currency", "engine", "fee_units", "flagged_fees", "last_key", "stale")
+    __slots__ = (
+        "_last_key",
+        "_last_time",
+        "_last_trade",
+        "attribution",
+        "base_asset",
+        "currency",
+        "engine",
+        "fee_units",
+        "flagged_fees",
+        "stale",
+    )
 
     def __init__(self, account: Account, symbol: str) -> None:
         self.engine = FifoEngine(account.mode)
@@ -67,8 +79,19 @@ class SymbolBook:
         self.fee_units = 0
         self.flagged_fees: dict[str, Decimal] = {}
         self.attribution: dict[str, Attribution] = {}
-        self.last_key: _OrderKey | None = None
         self.stale = False
+        # The key is built only for trades of one instant: the time alone decides nearly always.
+        self._last_time = _NEVER
+        self._last_trade: Trade | None = None
+        self._last_key: _OrderKey | None = None
+
+    @property
+    def last_key(self) -> _OrderKey | None:
+        """The order key of the last trade applied."""
+        if self._last_trade is not None:
+            self._last_key = self._last_trade.order_key
+            self._last_trade = None
+        return self._last_key
 
     @property
     def incomplete(self) -> bool:
@@ -77,12 +100,12 @@ class SymbolBook:
 
     def apply(self, trade: Trade) -> FillResult | None:
         """Match a trade; None when it sorts before the last one (the book is stale from then on)."""
-        key = trade.order_key
-        if self.stale or (self.last_key is not None and key < self.last_key):
+        if self.stale or (trade.executed_at <= self._last_time and self._is_late(trade)):
             self.stale = True
             return None
         result = self.engine.apply(trade, self._fee_in(trade.fee_asset))
-        self.last_key = key
+        self._last_time = trade.executed_at
+        self._last_trade = trade
         self.fee_units += result.fee_units
         if result.fee_flagged:
             known = self.flagged_fees.get(trade.fee_asset, ZERO)
@@ -91,10 +114,16 @@ class SymbolBook:
         if attribution is None:
             attribution = self.attribution[trade.triggered_by] = Attribution()
         attribution.fills += 1
-        if result.allocations:
-            # The known part, also of a sell that is partly unmatched: the groups add up to the total.
+        if result.realized_units is not None:
+            attribution.realized_units += result.realized_units
+        elif result.allocations:
+            # The known part of a sell that is partly unmatched: the groups add up to the total.
             attribution.realized_units += sum(piece.pnl_units or 0 for piece in result.allocations)
         return result
+
+    def _is_late(self, trade: Trade) -> bool:
+        last = self.last_key
+        return last is not None and trade.order_key < last
 
     def _fee_in(self, asset: str) -> FeeIn:
         if asset == self.currency:
@@ -127,7 +156,8 @@ class SymbolBook:
             }
             key = state["last_key"]
             if key is not None:
-                book.last_key = (datetime.fromisoformat(key[0]), key[1], key[2], key[3], key[4].encode(), key[5])
+                book._last_time = datetime.fromisoformat(key[0])
+                book._last_key = (book._last_time, key[1], key[2], key[3], key[4].encode(), key[5])
         except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError, IndexError) as error:
             raise FifoError("a state written by dump()") from error
         if book.engine.mode is not account.mode:

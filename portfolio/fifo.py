@@ -273,7 +273,7 @@ class FifoEngine:
         """Match one trade. Raises FifoError (changing nothing) on numbers that are not exact in 18 decimals."""
         sign = 1 if trade.side is Side.BUY else -1
         fill, flagged = _fill_of(trade, fee_in, sign)
-        fee_units = fill.fee * fill.grain
+        fee_units = fill.fee * fill.grain if fill.fee else 0
         if self._lots and self._sign != sign:
             allocations, realized = self._close(fill, sign)
             self._realized += realized or 0

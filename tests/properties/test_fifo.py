@@ -1,6 +1,7 @@
 """Laws of the FIFO engine and of the books, on random trades."""
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from config.exact import ZERO
 from execution.model import AccountMode, CashFlowKind, Price, Side, Trade
-from portfolio.books import Books
+from portfolio.books import Books, SymbolBook, rebuilt
 from portfolio.fifo import FeeIn, FifoEngine
 from portfolio.recompute import recompute
 from portfolio.valuation import Marks, value_account
@@ -163,6 +164,32 @@ def test_the_order_of_arrival_changes_nothing(
     assert [lot[1:] for lot in left.engine.open_lots()] == [lot[1:] for lot in right.engine.open_lots()]
     assert left.engine.realized_pnl == right.engine.realized_pnl
     assert (left.fee_units, left.flagged_fees) == (right.fee_units, right.flagged_fees)
+
+
+@given(st.lists(st.tuples(moves, st.integers(0, 3), st.booleans()), max_size=20))
+def test_late_trades_are_noticed_also_within_one_instant_and_after_a_restart(
+    history: list[tuple[tuple[Side, Decimal, Decimal, Decimal, str], int, bool]],
+) -> None:
+    account = ACCOUNTS["main"]
+    line = Line()
+    seen: list[Trade] = []
+    book = SymbolBook(account, "BTC-USD")
+    for (side, quantity, price, fee, asset), minute, restarted in history:
+        trade = line.trade(side, f"{quantity:f}", f"{price:f}", fee=f"{fee:f}", fee_asset=asset, minute=minute)
+        if minute == 3:  # a source without venue sequences: the other parts of the order decide
+            trade = replace(trade, venue_sequence=None)
+        if restarted:
+            book = SymbolBook.load(account, "BTC-USD", json.loads(json.dumps(book.dump())))
+        is_late = any(trade.order_key < other.order_key for other in seen)
+        seen.append(trade)
+        result = book.apply(trade)
+        assert (result is None) == is_late
+        if result is None:
+            in_order = sorted(seen, key=lambda trade: trade.order_key)
+            book, _ = rebuilt(account, "BTC-USD", in_order, len(seen))
+
+    in_order = sorted(seen, key=lambda trade: trade.order_key)
+    assert book.dump() == rebuilt(account, "BTC-USD", in_order, len(seen))[0].dump()
 
 
 money = decimals(1, 10**9)
