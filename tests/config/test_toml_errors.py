@@ -266,3 +266,21 @@ def test_a_part_of_a_document_keeps_its_place() -> None:
     assert [str(fault) for fault in faults] == [
         "f.toml:3: bot.signal.weight = 7: expected a number above 0 and up to 1"
     ]
+
+
+def test_a_reader_of_a_document_can_name_a_place_itself() -> None:
+    document = TomlDocument.parse("[bot]\nname = 'a'\nsteps = [1,\n2]\n", "f.toml")
+    assert str(document.fault(("bot", "name"), "another name")) == 'f.toml:2: bot.name = "a": expected another name'
+    assert str(document.fault(("bot", "steps", 1), "1")) == "f.toml:4: bot.steps[1] = 2: expected 1"
+    assert str(document.fault(("bot", "name"), "x", secret=True)) == "f.toml:2: bot.name = ***: expected x"
+    assert str(document.fault(("bot", "name", "x"), "y")) == "f.toml:2: bot.name.x: expected y"
+    assert document.value_at(("bot", "steps", 9)) is None
+
+
+def test_a_huge_number_is_shown_short() -> None:
+    assert value_text(10**5000) == "a number of several hundred digits"
+    assert value_text(0.1) == "0.1"
+
+
+def test_an_unclosed_multi_line_value_does_not_hide_the_doubled_key_before_it() -> None:
+    assert faults_of('a = 1\na = 2\nb = [\n"""x\n') == ["f.toml:2: a: expected each key only once (first on line 1)"]

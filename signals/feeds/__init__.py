@@ -1,0 +1,1 @@
+"""Where candles come from: files, and an invented market that says that it is one."""
