@@ -103,6 +103,17 @@ async def test_a_removed_fact_is_a_hole(database: Database) -> None:
     assert "trade t8 (sequence 8): follows sequence 6" in results[3].problems
 
 
+async def test_a_number_that_cannot_be_read_fails_the_checks_that_need_it(database: Database) -> None:
+    await keep_books(database, mixed_line())
+    database.run("PRAGMA ignore_check_constraints = ON")
+    database.run("UPDATE trades SET price = 'a lot' WHERE id = 't7'")
+
+    results = run(database)
+
+    assert [result.ok for result in results] == [False] * 4
+    assert all("cannot be computed" in result.problems[0] for result in results)
+
+
 async def test_a_cut_off_tail_is_seen_at_the_head(database: Database) -> None:
     line = mixed_line()
     await keep_books(database, line)
