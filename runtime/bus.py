@@ -11,14 +11,15 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol, TypeAlias
 
+from runtime.errors import RuntimeFault, Unreachable
 from runtime.topics import topic_matches
 
 
-class BusError(Exception):
+class BusError(RuntimeFault):
     """Base class of the bus's errors."""
 
 
-class BusUnavailable(BusError):
+class BusUnavailable(BusError, Unreachable):
     """The broker did not take the message in time, or the connection broke while it was under way."""
 
 

@@ -11,6 +11,8 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
+from runtime.errors import RuntimeFault
+
 log = logging.getLogger("fillbook.supervisor")
 
 _PR_SET_PDEATHSIG = 1
@@ -18,7 +20,7 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
-class ChildError(Exception):
+class ChildError(RuntimeFault):
     """A child process could not be started or did not become ready."""
 
 
