@@ -1,0 +1,102 @@
+"""What identifies a redelivered message: measured on both brokers, relied on by the inbox (see runtime.mqtt)."""
+
+import asyncio
+import os
+import signal
+import sys
+
+from runtime.bus import Incoming
+from tests.integration.brokers import (  # noqa: F401
+    RunningBroker,
+    any_broker,
+    embedded_broker,
+)
+from tests.runtime.test_mqtt import take
+
+RECEIVER = """
+import asyncio, sys
+from runtime.mqtt import MqttBus, MqttOptions
+
+async def main() -> None:
+    host, port, user, password, expected = sys.argv[1:]
+    options = MqttOptions(host, int(port), "test-killed", username=user or None, password=password or None)
+    bus = MqttBus(options, ["t"])
+    await bus.start()
+    await bus.wait_connected(10)
+    print("connected", flush=True)
+    async for incoming in bus.messages():
+        print(incoming.payload.decode(), incoming.packet_id, int(incoming.dup), flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def _run_receiver(broker: RunningBroker) -> asyncio.subprocess.Process:
+    options = broker.options("killed")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", RECEIVER, options.host, str(options.port), options.username or "",
+        options.password or "", "", stdout=asyncio.subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert await asyncio.wait_for(process.stdout.readline(), 10) == b"connected\n"
+    return process
+
+
+async def _lines(process: asyncio.subprocess.Process, count: int) -> list[tuple[str, int, bool]]:
+    assert process.stdout is not None
+    found = []
+    for _ in range(count):
+        text, packet, dup = (await asyncio.wait_for(process.stdout.readline(), 10)).decode().split()
+        found.append((text, int(packet), dup == "1"))
+    return found
+
+
+async def test_a_killed_subscriber_gets_the_same_packet_ids_again(any_broker: RunningBroker) -> None:  # noqa: F811
+    process = await _run_receiver(any_broker)
+    async with any_broker.bus("sender") as sender:
+        for number in range(3):
+            await sender.publish("t", str(number).encode())
+    first = await _lines(process, 3)
+    process.send_signal(signal.SIGKILL)
+    await process.wait()
+    process = await _run_receiver(any_broker)
+    again = await _lines(process, 3)
+    process.send_signal(signal.SIGKILL)
+    await process.wait()
+    assert [dup for _, _, dup in first] == [False] * 3
+    assert sorted(again) == sorted((text, packet, True) for text, packet, _ in first)
+
+
+async def test_after_a_kill_of_the_embedded_broker_packet_ids_mean_something_else(
+    embedded_broker: RunningBroker,  # noqa: F811
+) -> None:
+    """If this ever fails, NATS keeps packet ids now, and `incarnation` can leave the session's name."""
+    async with embedded_broker.bus("receiver", ["t"]) as receiver, embedded_broker.bus("sender") as sender:
+        for number in range(3):
+            await sender.publish("t", str(number).encode())
+        first = await take(receiver, 3, ack=False)
+        first[0].ack()
+        await sender.publish("t", b"marker")  # behind the acknowledgement
+        await take(receiver, 1, ack=True)
+        await asyncio.sleep(0.1)
+        await embedded_broker.kill_and_return()
+        again = await take(receiver, 2)
+    assert _named(first) == [(b"0", 1, False), (b"1", 2, False), (b"2", 3, False)]
+    assert _named(again) == [(b"1", 1, True), (b"2", 2, True)]
+
+
+async def test_a_live_redelivery_of_work_in_progress_is_dropped(embedded_broker: RunningBroker) -> None:  # noqa: F811
+    """NATS sends an unacknowledged message again after each ack_wait (1 s), on the same connection."""
+    async with embedded_broker.bus("receiver", ["t"]) as receiver, embedded_broker.bus("sender") as sender:
+        await sender.publish("t", b"slow")
+        (slow,) = await take(receiver, 1, ack=False)
+        await asyncio.sleep(2.2)
+        assert receiver.waiting == 0
+        slow.ack()
+        await sender.publish("t", b"next")
+        assert _named(await take(receiver, 1)) == [(b"next", 2, False)]
+
+
+def _named(messages: list[Incoming]) -> list[tuple[bytes, int | None, bool]]:
+    return [(incoming.payload, incoming.packet_id, incoming.dup) for incoming in messages]
