@@ -1,6 +1,6 @@
 """Orders, the inbox of requests, halts and dead letters: rows in, rows out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -176,14 +176,44 @@ def recall(connection: Connection, account: str, request_id: str) -> InboxRow | 
     return None
 
 
-def delivered(connection: Connection, delivery: str) -> str | None:
-    """The request id that was given to a broker delivery (session, packet id and body) without one."""
-    row = raw.execute(
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A broker's delivery of a request that its sender gave no id: what can be told of it again.
+
+    `body` is a digest of topic and payload. Some brokers number their redeliveries anew after a crash; then
+    `session` differs and only the body is left to tell (see runtime/mqtt.py for what was measured).
+    """
+
+    session: str
+    packet_id: int
+    body: str
+
+    @property
+    def key(self) -> str:
+        """As stored in the inbox."""
+        return f"{self.body}:{self.packet_id}:{self.session}"
+
+
+def delivered(connection: Connection, delivery: Delivery, window: int, taken: Collection[str]) -> str | None:
+    """The request id that an earlier copy of this delivery was given, if it was committed.
+
+    Only the newest `window` deliveries can come again, since a broker sends no more than that without an
+    acknowledgement; those in `taken` have come again already.
+    """
+    rows = raw.execute(
         connection,
-        "SELECT request_id FROM inbox WHERE delivery = ? ORDER BY received_at DESC LIMIT 1",
-        (delivery,),
-    ).fetchone()
-    return None if row is None else str(row[0])
+        "SELECT request_id, delivery FROM inbox WHERE delivery IS NOT NULL ORDER BY received_at DESC LIMIT ?",
+        (window,),
+    ).fetchall()
+    same_body = None
+    for request_id, key in rows:
+        if key == delivery.key:
+            return str(request_id)
+        body, _, rest = key.partition(":")
+        session = rest.partition(":")[2]
+        if body == delivery.body and session != delivery.session and request_id not in taken:
+            same_body = str(request_id)  # the oldest one: redeliveries keep their order
+    return same_body
 
 
 # ---- halts --------------------------------------------------------------------------------------------

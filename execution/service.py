@@ -5,7 +5,7 @@ to record it. Two transactions an order: the order with its client order id is c
 sent, its fills are committed before anything is said about them.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -538,9 +538,9 @@ class ExecutionService:
         """Keep a message that could not be taken."""
         await self._writer.submit(lambda connection: orders.bury(connection, letter))
 
-    def delivered(self, delivery: str) -> Awaitable[str | None]:
-        """The request id that was given to this broker delivery before, if any."""
-        return self._reader.read(lambda connection: orders.delivered(connection, delivery))
+    def delivered(self, delivery: orders.Delivery, window: int, taken: Collection[str]) -> Awaitable[str | None]:
+        """See `orders.delivered`."""
+        return self._reader.read(lambda connection: orders.delivered(connection, delivery, window, taken))
 
 
 def _answer(order: Order, fills: Sequence[Trade]) -> Responded:

@@ -309,7 +309,7 @@ inbox = Table(
     Column("delivery", Text),
     Index(
         "ix_inbox_delivery",
-        "delivery",
+        "received_at",
         sqlite_where=text("delivery IS NOT NULL"),
         postgresql_where=text("delivery IS NOT NULL"),
     ),

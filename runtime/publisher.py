@@ -1,0 +1,181 @@
+"""From typed messages to the bus: one queue, pipelined, retained state coalesced by its owner.
+
+Trades, cash flows, responses and alerts are never dropped: what the broker did not acknowledge is sent
+again after the reconnect. Retained state and advice are not kept while the broker is away: all state is
+published anew from the database after each connect, and stale advice helps nobody.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from execution.model import AlertRaised, CashFlow, Fact, FactsRecorded, HaltChanged, OrderChanged, OrderRequest, Responded
+from execution.ports import Clock
+from portfolio.position import PortfolioChanged, PositionChanged
+from runtime import wire
+from runtime.bus import Bus, BusUnavailable
+from runtime.core import Published
+from runtime.topics import Topics
+from signals.model import BotState, Recommendation
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One message for the broker; `keep`: it must arrive, however long the broker is away."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+    keep: bool = False
+
+
+class Publisher:
+    """Takes messages without waiting; `run` sends them."""
+
+    def __init__(self, bus: Bus, topics: Topics, clock: Clock, *, limit: int) -> None:
+        self._bus = bus
+        self._topics = topics
+        self._clock = clock
+        self._limit = limit
+        self._queue: deque[Outgoing] = deque()
+        self._wake = asyncio.Event()
+        self._under_way = 0
+        self.dropped = 0
+        self._encoders: dict[type, Callable[[Any], Outgoing]] = {
+            Responded: self._response,
+            OrderChanged: self._order,
+            HaltChanged: self._halt,
+            AlertRaised: self._alert,
+            Recommendation: self._recommendation,
+            BotState: self._bot_state,
+            OrderRequest: self._request,
+            PositionChanged: self._position,
+            PortfolioChanged: self._portfolio,
+        }
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was taken has been acknowledged by the broker."""
+        return not self._queue and not self._under_way
+
+    def publish(self, message: Published) -> None:
+        """Take one message."""
+        encoder = self._encoders.get(type(message))
+        if encoder is not None:
+            self.put(encoder(message))
+
+    def announce(self, fact: Fact) -> None:
+        """Take one fact, with its sequence."""
+        if isinstance(fact, CashFlow):
+            topic, body = self._topics.cash_flow(fact.account), wire.cash_flow_wire(fact)
+        else:
+            topic, body = self._topics.trade(fact.account), wire.trade_wire(fact)
+        self.put(Outgoing(topic, wire.encode(body), keep=True))
+
+    def put(self, outgoing: Outgoing) -> None:
+        """Take an encoded message."""
+        if not outgoing.keep and not self._bus.is_connected:
+            return
+        if len(self._queue) >= self._limit:
+            self._queue.popleft()
+            self.dropped += 1
+            if self.dropped in (1, 10) or self.dropped % 1000 == 0:
+                log.error("messages dropped: the broker is away too long", dropped=self.dropped, limit=self._limit)
+        self._queue.append(outgoing)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue and self._bus.is_connected:
+                outgoing = self._queue.popleft()
+                await self._send(outgoing)
+
+    def resume(self) -> None:
+        """The broker is back: go on with what was kept."""
+        self._wake.set()
+
+    async def drain(self) -> None:
+        """Return when everything taken so far has been acknowledged (or the broker is away)."""
+        while not self.idle and self._bus.is_connected:
+            await asyncio.sleep(0.005)
+
+    async def _send(self, outgoing: Outgoing) -> None:
+        self._under_way += 1
+        try:
+            sent = await self._bus.publish_soon(outgoing.topic, outgoing.payload, retain=outgoing.retain)
+        except BusUnavailable:
+            self._under_way -= 1
+            self._again(outgoing)
+            return
+        sent.add_done_callback(lambda future: self._confirmed(future, outgoing))
+
+    def _confirmed(self, future: "asyncio.Future[None]", outgoing: Outgoing) -> None:
+        self._under_way -= 1
+        if future.cancelled() or future.exception() is not None:
+            self._again(outgoing)
+
+    def _again(self, outgoing: Outgoing) -> None:
+        if outgoing.keep:
+            self._queue.appendleft(outgoing)
+            self._wake.set()
+
+    # ---- encoders -------------------------------------------------------------------------------------
+
+    def _response(self, message: Responded) -> Outgoing:
+        topic = self._topics.response(message.account, message.request_id)
+        return Outgoing(topic, wire.encode(wire.response_wire(message)), keep=True)
+
+    def _order(self, message: OrderChanged) -> Outgoing:
+        return Outgoing(self._topics.order(message.order.account), wire.encode(wire.order_wire(message.order)))
+
+    def _halt(self, message: HaltChanged) -> Outgoing:
+        return Outgoing(self._topics.halt(message.account), wire.encode(wire.halt_wire(message)), retain=True, keep=True)
+
+    def _alert(self, message: AlertRaised) -> Outgoing:
+        body = wire.encode(wire.alert_wire(message, self._clock.recorded_now()))
+        return Outgoing(self._topics.alert(message.account), body, keep=True)
+
+    def _recommendation(self, message: Recommendation) -> Outgoing:
+        return Outgoing(self._topics.recommendation(message.bot), wire.encode(wire.recommendation_wire(message)))
+
+    def _bot_state(self, message: BotState) -> Outgoing:
+        return Outgoing(self._topics.bot_state(message.bot), wire.encode(wire.bot_state_wire(message)), retain=True)
+
+    def _request(self, message: OrderRequest) -> Outgoing:
+        bot = message.triggered_by.partition(":")[2]
+        topic = self._topics.bot_request(message.account, bot)
+        return Outgoing(topic, wire.encode(wire.order_request_wire(message)))
+
+    def _position(self, message: PositionChanged) -> Outgoing:
+        topic = self._topics.position(message.account, message.position.symbol)
+        return Outgoing(topic, wire.encode(message.to_wire()), retain=True)
+
+    def _portfolio(self, message: PortfolioChanged) -> Outgoing:
+        topic = self._topics.portfolio(message.portfolio.account)
+        return Outgoing(topic, wire.encode(message.portfolio.to_wire()), retain=True)
+
+
+class Announcer:
+    """A consumer of the ledger follower: publishes each new fact once, and again after a crash."""
+
+    def __init__(self, publisher: Publisher, sequence: int, on_fact: Callable[[Fact], None]) -> None:
+        self._publisher = publisher
+        self._on_fact = on_fact
+        self.sequence = sequence
+
+    async def __call__(self, recorded: FactsRecorded) -> None:
+        """Publish what was not published yet."""
+        for fact in recorded.facts:
+            if fact.sequence > self.sequence:
+                self._publisher.announce(fact)
+                self._on_fact(fact)
+                self.sequence = fact.sequence
