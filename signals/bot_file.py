@@ -8,13 +8,15 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 from math import isfinite
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
@@ -259,14 +261,27 @@ class CrossEntry(SignalEntry):
     params: CrossParams = CrossParams()
 
 
-AnySignal = Annotated[RsiEntry | MacdEntry | CrossEntry, Field(discriminator="function")]
+def _function_of(entry: Any) -> Any:
+    function = entry.get("function") if isinstance(entry, dict) else getattr(entry, "function", None)
+    return {"RSI": "rsi", "MACD": "macd", "SMA": "cross", "EMA": "cross"}.get(str(function))
+
+
+AnySignal: TypeAlias = RsiEntry | MacdEntry | CrossEntry
+_ByFunction = Annotated[
+    Annotated[RsiEntry, Tag("rsi")] | Annotated[MacdEntry, Tag("macd")] | Annotated[CrossEntry, Tag("cross")],
+    Discriminator(
+        _function_of,
+        custom_error_type="unknown_function",
+        custom_error_message='a signal whose function is one of "RSI", "MACD", "SMA", "EMA"',
+    ),
+]
 
 
 class WeightedFile(BotFile):
     """Several signals combined into one score, acted on from `threshold` on."""
 
     kind: Literal["weighted"] = Field("weighted", alias="class")
-    signals: Annotated[tuple[AnySignal, ...], Field(min_length=1, max_length=64)]
+    signals: Annotated[tuple[_ByFunction, ...], Field(max_length=64, json_schema_extra={"minItems": 1})]
     threshold: Share = 0.30
     max_gap_candles: Annotated[Count, Field(ge=0)] = 250
 

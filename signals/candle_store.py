@@ -13,14 +13,18 @@ from execution.model import Candle
 
 
 class CandleStore:
-    """A buffer in front of the candle table. `due` once `flush_every` candles wait."""
+    """A buffer in front of the candle table. `due` once `flush_every` candles wait.
 
-    __slots__ = ("_flush_every", "waiting")
+    `keep` false: nothing is written. Only for books that end with the process.
+    """
 
-    def __init__(self, flush_every: int = 1) -> None:
+    __slots__ = ("_flush_every", "_keep", "waiting")
+
+    def __init__(self, flush_every: int = 1, *, keep: bool = True) -> None:
         if flush_every < 1:
             raise ValueError(f"at least 1 candle per flush, not {flush_every}")
         self._flush_every = flush_every
+        self._keep = keep
         self.waiting: list[Candle] = []
 
     @property
@@ -37,7 +41,7 @@ class CandleStore:
         """The transaction failed: they wait again, before those that came since."""
         self.waiting = taken + self.waiting
 
-    @staticmethod
-    def flush(connection: Connection, taken: Sequence[Candle]) -> None:
+    def flush(self, connection: Connection, taken: Sequence[Candle]) -> None:
         """Write taken candles inside a transaction."""
-        candles.store(connection, taken)
+        if self._keep:
+            candles.store(connection, taken)

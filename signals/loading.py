@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from config.toml_errors import (
     Fault,
     TomlDocument,
     explained,
-    faults_from_pydantic,
     key_text,
     value_text,
 )
@@ -123,8 +122,10 @@ def _override_path(key: str) -> tuple[str | int, ...]:
 def _put(data: dict[str, Any], path: Sequence[str | int], value: object) -> bool:
     """Set a value at a path, making tables on the way; False when the path leads nowhere."""
     place: Any = data
-    for part in path[:-1]:
+    for part, following in pairwise(path):
         if isinstance(place, dict) and isinstance(part, str):
+            if part not in place and isinstance(following, int):
+                return False  # there is no such list
             place = place.setdefault(part, {})
         elif isinstance(place, list) and isinstance(part, int) and part < len(place):
             place = place[part]
@@ -153,19 +154,19 @@ def _validation_faults(
     changed: set[tuple[str | int, ...]],
 ) -> list[Fault]:
     """pydantic's errors; those at a value from the command line point there instead of into the file."""
-    if not changed:
-        return [_placed(fault) for fault in faults_from_pydantic(document, error, model)]
-    name = data.get("name")
     faults = []
     for path, value, expected in explained(error, model, data):
+        shown = value if _is_single(data, path) else None
+        key = key_text(path)
         if any(path[: len(place)] == place for place in changed):
-            faults.append(Fault(COMMAND_LINE, None, f"bots.{name}.{key_text(path)}", value, expected))
+            faults.append(Fault(COMMAND_LINE, None, f"bots.{data.get('name')}.{key}", shown, expected))
         else:
-            place = document.line_of(path)
-            faults.append(_placed(Fault(document.name, place, key_text(path) or None, value, expected)))
-    return faults
+            faults.append(Fault(document.name, document.line_of(path), key or None, shown, expected))
+    return sorted(faults, key=lambda fault: fault.line or 0)
 
 
-def _placed(fault: Fault) -> Fault:
-    """A fault of a whole table, or of a default, shows no value: it would help nobody."""
-    return replace(fault, value=None) if fault.key is None or fault.value == "{...}" else fault
+def _is_single(data: Any, path: Sequence[str | int]) -> bool:
+    """Whether a path leads to one value: a whole table, or a default inside of it, is not worth showing."""
+    for part in path:
+        data = data[part] if isinstance(data, dict | list) and (isinstance(part, int) or part in data) else None
+    return not isinstance(data, dict | list)

@@ -4,14 +4,16 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, cast
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select
 
 from config.exact import plain
 from config.times import parse_time, time_text
+from execution import raw
 from execution.model import Json, OrderRequest, Side
 from signals.tables import DONE, OPEN, signal_outbox
 
 _TAG = "bot:"
+_insert = raw.Insert(signal_outbox)
 
 
 def tag(bot: str) -> str:
@@ -55,26 +57,25 @@ def from_json(body: Mapping[str, Any]) -> OrderRequest:
 def store(connection: Connection, requests: Iterable[OrderRequest]) -> None:
     """Insert new requests as open."""
     rows = [
-        {
-            "request_id": request.request_id,
-            "bot": request.triggered_by.removeprefix(_TAG),
-            "account": request.account,
-            "symbol": request.symbol,
-            "body": to_json(request),
-            "decided_at": request.decided_at,
-            "status": OPEN,
-        }
+        (
+            request.request_id,
+            request.triggered_by.removeprefix(_TAG),
+            request.account,
+            request.symbol,
+            to_json(request),
+            request.decided_at,
+            OPEN,
+        )
         for request in requests
     ]
     if rows:
-        connection.execute(insert(signal_outbox), rows)
+        _insert.rows(connection, rows)
 
 
 def mark_done(connection: Connection, request_ids: Iterable[str]) -> None:
     """Finally answered: never repeat these again."""
-    ids = list(request_ids)
-    if ids:
-        connection.execute(update(signal_outbox).where(signal_outbox.c.request_id.in_(ids)).values(status=DONE))
+    for request_id in request_ids:
+        raw.execute(connection, "UPDATE signal_outbox SET status = ? WHERE request_id = ?", (DONE, request_id))
 
 
 def load_open(connection: Connection) -> list[OrderRequest]:

@@ -11,13 +11,14 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import structlog
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select
 
 from config.instruments import Instrument
-from config.times import timeframe_length
-from execution import candles, ledger
+from config.times import stored_time, timeframe_length
+from execution import candles, ledger, raw
 from execution.model import AlertRaised, Candle, FactsRecorded, Json, OrderRequest, Responded, Severity
 from execution.ports import Clock, Reader, Writer
+from execution.tables import json_text
 from signals import outbox
 from signals.bot import Bar
 from signals.bot_file import BotFile
@@ -33,6 +34,7 @@ Output: TypeAlias = Recommendation | OrderRequest | BotState | AlertRaised
 COMMANDS = ("start", "stop", "evaluate")
 _FACTS_AT_ONCE = 10_000
 _RUNNING = BotStatus.RUNNING
+_insert_state = raw.Insert(bot_states)
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +57,7 @@ class SignalsService:
 
     `flush_every` is how many candles share a transaction when they cause no request: 1 live, thousands in
     replay, where states and final answers also wait for it. `run_disabled` runs bots with `enabled = false`
-    too, as replay does.
+    too, as replay does. `keep_candles` false stores no candles: for books that nobody will ever continue.
     """
 
     def __init__(
@@ -67,13 +69,14 @@ class SignalsService:
         *,
         flush_every: int = 1,
         run_disabled: bool = False,
+        keep_candles: bool = True,
     ) -> None:
         self._writer = writer
         self._reader = reader
         self._clock = clock
         self._run_disabled = run_disabled
         self._at_once = flush_every == 1
-        self._store = CandleStore(flush_every)
+        self._store = CandleStore(flush_every, keep=keep_candles)
         self._series: dict[tuple[str, str], _Series] = {}
         self._open: dict[str, OrderRequest] = {}
         self._acknowledged: set[str] = set()
@@ -317,7 +320,8 @@ class SignalsService:
 
     async def _commit(self) -> list[Output]:
         """One transaction with all that waits; returns the requests that it made durable."""
-        taken = self._store.take()
+        store = self._store
+        taken = store.take()
         requests, self._unsaved = self._unsaved, []
         answered, self._answered = self._answered, []
         outputs, rows = self._changed_rows()
@@ -329,7 +333,7 @@ class SignalsService:
         now = self._clock.now()
 
         def work(connection: Connection) -> None:
-            CandleStore.flush(connection, taken)
+            store.flush(connection, taken)
             for name, row in rows.items():
                 _save_state(connection, name, row, now)
             outbox.store(connection, requests)
@@ -338,7 +342,7 @@ class SignalsService:
         try:
             await self._writer.submit(work)
         except BaseException:
-            self._store.give_back(taken)
+            store.give_back(taken)
             self._unsaved = requests + self._unsaved
             self._answered = answered + self._answered
             for name, saved in before.items():
@@ -376,11 +380,10 @@ def _stored(
 
 
 def _save_state(connection: Connection, name: str, row: Mapping[str, Any], now: datetime) -> None:
-    changed = connection.execute(
-        update(bot_states).where(bot_states.c.bot == name).values(**row, updated_at=now)
-    ).rowcount
-    if not changed:
-        connection.execute(insert(bot_states).values(bot=name, **row, updated_at=now))
+    values = (row["status"], int(row["operator_stopped"]), json_text(row["state"]), stored_time(now))
+    change = "UPDATE bot_states SET status = ?, operator_stopped = ?, state = ?, updated_at = ? WHERE bot = ?"
+    if not raw.execute(connection, change, (*values, name)).rowcount:
+        _insert_state.rows(connection, [(name, row["status"], row["operator_stopped"], row["state"], now)])
 
 
 def _newest(latest: Mapping[tuple[str, str], Candle], symbol: str) -> str | None:

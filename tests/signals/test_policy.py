@@ -1,6 +1,6 @@
 """Confirmation, cooldown, back-off and sizing, at their edges."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -25,7 +25,7 @@ def policy(**overrides: object) -> Policy:
     return Policy(bot(WEIGHTED, **overrides), MINUTE)
 
 
-def confirmed(found: Policy, sides: list[tuple[float, Side | None]]) -> list[bool]:
+def confirmed(found: Policy, sides: Sequence[tuple[float, Side | None]]) -> list[bool]:
     result = []
     for minute, side in sides:
         found.observe(side, START + minute * MINUTE)

@@ -137,7 +137,7 @@ async def test_replay_mode_gives_the_same_and_writes_in_batches() -> None:
 
 
 async def test_a_bot_that_raises_stops_alone_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = await started(bot(SMA), bot(SMA, **{"symbol": "BTC-USD", "fast": 2}).model_copy(update={"name": "bad"}))
+    stage = await started(bot(SMA), bot(SMA, fast=2).model_copy(update={"name": "bad"}))
     update = SmaCross.update
 
     def sometimes(self: SmaCross, bar: Any) -> None:
@@ -155,9 +155,9 @@ async def test_a_bot_that_raises_stops_alone_and_says_so(monkeypatch: pytest.Mon
     (state,) = [o for o in outputs if isinstance(o, BotState)]
     assert (state.bot, state.status, state.last_error) == ("bad", BotStatus.ERROR, "ZeroDivisionError: no")
     monkeypatch.undo()
-    (*_, state) = await stage.service.set_bot("bad", "start")
-    assert isinstance(state, BotState)
-    assert (state.status, state.last_error) == (BotStatus.RUNNING, None)
+    (*_, again) = await stage.service.set_bot("bad", "start")
+    assert isinstance(again, BotState)
+    assert (again.status, again.last_error) == (BotStatus.RUNNING, None)
     assert {a.bot for a in advices(await stage.service.on_candle(DOWN_UP[9]))} == {"sma", "bad"}
 
 
