@@ -168,5 +168,10 @@ def _validation_faults(
 def _is_single(data: Any, path: Sequence[str | int]) -> bool:
     """Whether a path leads to one value: a whole table, or a default inside of it, is not worth showing."""
     for part in path:
-        data = data[part] if isinstance(data, dict | list) and (isinstance(part, int) or part in data) else None
+        if isinstance(data, dict):
+            data = data.get(part)
+        elif isinstance(data, list) and isinstance(part, int):
+            data = data[part]
+        else:
+            return True
     return not isinstance(data, dict | list)

@@ -75,7 +75,7 @@ def test_an_unknown_function_is_answered_with_the_known_ones(tmp_path: Path) -> 
         ('{function = "RSI", weight = 0.4, params = {timeperiod = 1}}', "signals[0].params.timeperiod"),
         ('{function = "RSI", weight = 0.4, params = {period = 14}}', "signals[0].params.period"),
         ('{function = "RSI", weight = 0.4, params = {lo = 80}}', "signals[0].params"),
-        ('{function = "MACD", weight = 0.4, params = {fastperiod = 26, slowperiod = 12}}', "signals[0].params.slowperiod"),
+        ('{function = "MACD", weight = 1, params = {slowperiod = 9}}', "signals[0].params.slowperiod"),
         ('{function = "MACD", weight = 0.4, mapper = "band"}', "signals[0].mapper"),
         ('{function = "XYZ", weight = 0.4}', "signals[0]"),
         ('{function = "RSI"}', "signals[0].weight"),
@@ -106,7 +106,7 @@ def test_a_name_must_fit_into_a_topic(tmp_path: Path, name: str) -> None:
 def test_the_command_line_reaches_every_key(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(SMA)
     (tmp_path / "b.toml").write_text(WEIGHTED)
-    overrides = {
+    overrides: dict[str, dict[str, object]] = {
         "sma": {"symbol": "AAPL", "fast": "4", "enabled": "false", "notional": "50"},
         "weighted": {"signals.0.params.timeperiod": 21, "temperature.hot": "0.5"},
     }
@@ -136,18 +136,22 @@ def test_a_missing_file_and_an_empty_folder_are_faults(tmp_path: Path) -> None:
 
 def test_defaults_are_those_of_the_manual() -> None:
     weighted = bot(WEIGHTED.replace("confirmation_minutes = 2", "").replace("cooldown_minutes = 3", ""))
-    assert (weighted.confirmation_minutes, weighted.cooldown_minutes, weighted.account) == (5, 15, "main")
+    assert (weighted.confirmation_minutes, weighted.cooldown_minutes, weighted.account) == (
+        Decimal(5),
+        Decimal(15),
+        "main",
+    )
     sma = bot('name = "s"\nclass = "sma-cross"\nsymbol = "AAPL"\n')
     assert isinstance(sma, SmaCrossFile)
-    assert (sma.fast, sma.slow, sma.quantity, sma.exit) == (10, 30, 100, "close")
-    assert (sma.confirmation_minutes, sma.cooldown_minutes, sma.timeframe) == (0, 0, None)
+    assert (sma.fast, sma.slow, sma.quantity, sma.exit) == (10, 30, Decimal(100), "close")
+    assert (sma.confirmation_minutes, sma.cooldown_minutes, sma.timeframe) == (Decimal(0), Decimal(0), None)
 
 
 def test_the_shipped_bots_are_as_documented() -> None:
     sma, weighted = load_bots([CONFIG / "bots"])
     assert isinstance(sma, SmaCrossFile)
     assert (sma.name, sma.symbol, sma.timeframe, sma.enabled) == ("sma-cross", "BTC-USD", None, False)
-    assert (sma.fast, sma.slow, sma.quantity) == (10, 30, 100)
+    assert (sma.fast, sma.slow, sma.quantity) == (10, 30, Decimal(100))
     assert isinstance(weighted, WeightedFile)
     assert [(s.function, s.weight) for s in weighted.signals] == [("RSI", 0.4), ("MACD", 0.3), ("SMA", 0.3)]
     assert weighted.threshold == 0.30
