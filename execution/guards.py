@@ -42,6 +42,10 @@ def _all_triggers() -> dict[str, str]:
         "BEFORE UPDATE ON ledger_head WHEN NEW.sequence <= OLD.sequence"
         " BEGIN SELECT RAISE(ABORT, 'the ledger only grows'); END"
     )
+    triggers["ledger_head_refuse_replace"] = (
+        "BEFORE INSERT ON ledger_head WHEN EXISTS (SELECT 1 FROM ledger_head)"
+        " BEGIN SELECT RAISE(ABORT, 'the ledger has one head'); END"
+    )
     return triggers
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Table
 from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import DBAPIError
 
 Convert = Callable[[Any], Any]
 
@@ -27,10 +28,19 @@ def placeholders(sql: str, connection: Connection) -> str:
     return sql if connection.dialect.name == "sqlite" else sql.replace("%", "%%").replace("?", "%s")
 
 
+def _failure(connection: Connection, sql: str, error: Exception) -> BaseException:
+    """A driver's error as SQLAlchemy would have raised it, so that callers know one kind."""
+    dialect = connection.dialect
+    return DBAPIError.instance(sql, None, error, dialect.loaded_dbapi.Error, dialect=dialect)
+
+
 def execute(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> Any:
-    """Run one statement (written with ?) with driver values and return the cursor."""
+    """Run one statement (written with ?) with driver values and return the cursor. Raises DBAPIError."""
     cursor = connection.connection.cursor()
-    cursor.execute(placeholders(sql, connection), parameters)
+    try:
+        cursor.execute(placeholders(sql, connection), parameters)
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise _failure(connection, sql, error) from error
     return cursor
 
 
@@ -59,10 +69,13 @@ class Insert:
             [value if bind is None else bind(value) for bind, value in zip(binds, row, strict=True)] for row in rows
         ]
         cursor = connection.connection.cursor()
-        if len(converted) == 1:
-            cursor.execute(sql, converted[0])
-        else:
-            cursor.executemany(sql, converted)
+        try:
+            if len(converted) == 1:
+                cursor.execute(sql, converted[0])
+            else:
+                cursor.executemany(sql, converted)
+        except connection.dialect.loaded_dbapi.Error as error:
+            raise _failure(connection, sql, error) from error
 
 
 class Select:

@@ -129,8 +129,11 @@ def _decimal(column: str, *, positive: bool = False, signed: bool = False) -> Ch
     """SQLite only: the column holds the plain text of a decimal (PostgreSQL's NUMERIC checks itself)."""
     digits = f"ltrim({column}, '-')" if signed else column
     rule = f"{digits} GLOB '[0-9]*' AND {digits} NOT GLOB '*[^0-9.]*' AND {digits} NOT GLOB '*.*.*'"
+    rule += f" AND {column} NOT GLOB '*.'"
+    if signed:
+        rule += f" AND {column} NOT GLOB '--*'"
     if positive:
-        rule += f" AND {column} <> '0'"
+        rule += f" AND ltrim({column}, '0.') <> ''"
     # ddl_if also keeps the constraint out of other dialects' CREATE TABLE.
     return CheckConstraint(rule, name=column).ddl_if(dialect="sqlite")
 

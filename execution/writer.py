@@ -244,10 +244,12 @@ class InlineWriter:
     def submit(self, work: Callable[[Connection], T]) -> Awaitable[T]:
         """See `Writer.submit`. A work that raises rolls back everything since the last flush."""
         if self._transaction is None:
-            self._transaction = self._connection.begin()
-            self._group.begin()
+            self._begin()
         try:
             result = work(self._connection)
+        except DBAPIError as error:
+            self._rollback()
+            raise storage_error(error) from error
         except BaseException:
             self._rollback()
             raise
@@ -262,6 +264,9 @@ class InlineWriter:
         try:
             self._group.before_commit(self._connection)
             self._transaction.commit()
+        except DBAPIError as error:
+            self._rollback()
+            raise storage_error(error) from error
         except BaseException:
             self._rollback()
             raise
@@ -272,6 +277,13 @@ class InlineWriter:
         """Commit and close."""
         self.flush()
         self._connection.close()
+
+    def _begin(self) -> None:
+        try:
+            self._transaction = self._connection.begin()
+        except DBAPIError as error:
+            raise storage_error(error) from error
+        self._group.begin()
 
     def _rollback(self) -> None:
         self._transaction.rollback()
