@@ -1,6 +1,6 @@
 """The service: what leaves, when, and what survives."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -10,8 +10,10 @@ from sqlalchemy import select
 
 from execution import candles as stored_candles
 from execution.errors import StorageUnavailable
-from execution.model import AlertRaised, Candle, OrderRequest, Responded, ResponseStatus, Side
-from signals import tables
+from execution.model import AlertRaised, Json, OrderRequest, Responded, ResponseStatus, Side
+from signals import runner, tables
+from signals.bot import Bar, BaseBot, PositionView, Verdict
+from signals.bot_file import BotFile
 from signals.errors import UnknownBot, UnknownCommand
 from signals.model import BotState, BotStatus, Recommendation
 from signals.service import Output
@@ -253,5 +255,53 @@ async def test_candles_of_other_symbols_are_stored_and_move_nobody() -> None:
         assert len(stored_candles.history(connection, "ETH-USD", "1m")) == 1
 
 
-def test_the_stage_is_plain() -> None:
-    assert isinstance(DOWN_UP[0], Candle)
+class Counter(BaseBot):
+    """A bot with a state that candles cannot rebuild."""
+
+    def __init__(self) -> None:
+        self.state: dict[str, Json] = {}
+
+    def update(self, bar: Bar) -> None:
+        self.state = {"close": str(bar.candle.close)}
+
+    def warm(self, history: Iterable[Bar]) -> None:
+        """Nothing: it starts with what was stored."""
+
+    def decide(self, position: PositionView) -> Verdict:
+        return Verdict(None, 0.0, context={"state": self.state})
+
+    def dump(self) -> dict[str, Json]:
+        return self.state
+
+    def load(self, state: Mapping[str, Json]) -> None:
+        self.state = dict(state)
+
+
+async def test_a_bot_gets_its_own_state_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Counter] = []
+
+    def build(file: BotFile) -> Counter:
+        made.append(Counter())
+        return made[-1]
+
+    monkeypatch.setattr(runner, "build_bot", build)
+    stage = await started(bot(SMA, timeframe="1m"))
+    await play(stage, DOWN_UP[:3])
+    await stage.restart()
+    assert [one.state for one in made] == [{"close": "98"}] * 2
+
+
+async def test_a_state_that_is_no_json_is_that_bots_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(file: BotFile) -> Any:
+        if file.name == "sma":
+            return SmaCross(3, 7)
+        found = Counter()
+        found.update = lambda bar: found.state.update(bad=object())  # type: ignore[method-assign,call-overload]
+        return found
+
+    monkeypatch.setattr(runner, "build_bot", build)
+    stage = await started(bot(SMA), bot(SMA).model_copy(update={"name": "bad"}))
+    outputs = await play(stage, DOWN_UP[:9])
+    assert len([a for a in advices(outputs) if a.bot == "sma"]) == 9
+    assert [o.code for o in outputs if isinstance(o, AlertRaised)] == ["bot_failed"]
+    assert len(requests(outputs)) == 1

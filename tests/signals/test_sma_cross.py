@@ -98,3 +98,21 @@ def test_gaps_and_candles_without_volume_change_nothing() -> None:
 def test_fast_must_be_below_slow() -> None:
     with pytest.raises(ValueError, match="below the slow"):
         SmaCross(30, 10)
+
+
+@pytest.mark.parametrize(
+    ("closes", "held", "side"),
+    [
+        (["100", "100.0000004", "200"], "0", Side.BUY),  # the previous d is exactly eps
+        (["100", "100.0000006", "200"], "0", None),  # a little above: it crossed before
+        (["100", "99.9999999", "50"], "1", Side.SELL),  # the previous d is exactly -eps
+        (["100", "99.9999997", "50"], "1", None),
+    ],
+)
+def test_a_previous_difference_of_exactly_epsilon_still_counts_as_the_other_side(
+    closes: list[str], held: str, side: Side | None
+) -> None:
+    brain = SmaCross(1, 2)
+    for bar in bars([candle(i, close) for i, close in enumerate(closes)]):
+        brain.update(bar)
+    assert brain.decide(PositionView(Decimal(held), False)).side is side
