@@ -20,6 +20,7 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import socket
 import sys
 import time
@@ -80,7 +81,7 @@ class BrokerOptions:
     directory: Path
     host: str = "127.0.0.1"
     port: int = 1883
-    command: str | None = None
+    command: Sequence[str] = ()
     max_payload: int = 1024 * 1024
     max_storage: int = 2 * 1024**3
     sync_interval: str = "1s"
@@ -119,12 +120,19 @@ def write_private(file: Path, text: str) -> None:
     os.replace(temporary, file)
 
 
-def find_server(command: str | None = None) -> str:
-    """The nats-server to run: `command`, or the one installed beside this Python. Raises BrokerError."""
-    candidate = Path(command) if command is not None else Path(sys.executable).with_name("nats-server")
-    if not candidate.is_file() or not os.access(candidate, os.X_OK):
-        raise BrokerError(f"no nats-server at {candidate}; name one with broker.command, or use broker.mode=external")
-    return str(candidate)
+def find_server(command: Sequence[str] = ()) -> list[str]:
+    """The nats-server to run and its arguments: `command`, or the one installed beside this Python.
+
+    Raises BrokerError.
+    """
+    wanted = command[0] if command else str(Path(sys.executable).with_name("nats-server"))
+    program = shutil.which(wanted)
+    if program is None:
+        raise BrokerError(
+            f"no nats-server at {wanted}; name one with broker.command, "
+            f"or use a broker that runs elsewhere with broker.embedded=false"
+        )
+    return [program, *command[1:]]
 
 
 def subject_of(topic_filter: str) -> list[str]:
@@ -266,7 +274,7 @@ class EmbeddedBroker:
         assert self._lock is not None
         self.incarnation = secrets.token_hex(4)
         child = await Child.start(
-            [self._server, "-c", str(self._config_file)], on_line=self._read_log, pass_fds=(self._lock,)
+            [*self._server, "-c", str(self._config_file)], on_line=self._read_log, pass_fds=(self._lock,)
         )
         try:
             await self._wait_ready(child)

@@ -20,6 +20,7 @@ What identifies a redelivery (measured, NATS 2.15.1 and Mosquitto 2.0.11; `sessi
 """
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import os
@@ -46,7 +47,8 @@ from runtime.bus import (
 )
 
 _SUBACK_FAILURE = 0x80
-_STABLE_AFTER = 1.0  # seconds a connection must have stood before the back-off starts anew
+_STABLE_AFTER = 0.3  # seconds a connection must have stood before the back-off starts anew
+_GOODBYE = 2.0  # seconds for `offline` and DISCONNECT
 
 log = logging.getLogger("fillbook.mqtt")
 _library_log = logging.getLogger("fillbook.mqtt.library")
@@ -214,6 +216,7 @@ class MqttBus:
         self._connection: _Connection | None = None
         self._ready = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(options.max_in_flight)
         self._task: asyncio.Task[None] | None = None
         self._callbacks: set[asyncio.Task[None]] = set()
@@ -260,6 +263,7 @@ class MqttBus:
     async def stop(self) -> None:
         """Say offline, disconnect, end the iteration. The broker keeps the session."""
         self._stopping.set()
+        self._wake.set()
         if self._task is not None:
             await self._task
             self._task = None
@@ -284,10 +288,15 @@ class MqttBus:
             await self._pause(delay * random.uniform(0.5, 1.0))  # noqa: S311
             delay = min(delay * 2, self._options.backoff_maximum)
 
+    def hurry(self) -> None:
+        """Try to connect now instead of after the pause: the broker is known to be back."""
+        self._wake.set()
+
     async def _pause(self, seconds: float) -> None:
-        waiting = asyncio.ensure_future(self._stopping.wait())
-        await asyncio.wait((waiting,), timeout=seconds)
-        waiting.cancel()
+        self._wake.clear()
+        if not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), seconds)
 
     async def _one_connection(self) -> str:
         """Connect, serve until the connection is gone or the bus is stopped; why it ended."""
@@ -345,9 +354,10 @@ class MqttBus:
 
     async def _leave(self, connection: _Connection) -> None:
         """A clean goodbye: a DISCONNECT suppresses the will, so `offline` is published before it."""
-        for presence in self._presence:
-            await connection.send(presence.topic, presence.offline, True, 1)
-        await connection.__aexit__(None, None, None)
+        async with asyncio.timeout(_GOODBYE):  # a broker that hangs must not hold up the daemon's end
+            for presence in self._presence:
+                await connection.send(presence.topic, presence.offline, True, 1)
+            await connection.__aexit__(None, None, None)
 
     def _call(self, callbacks: Sequence[Callable[[Any], Any]], argument: object) -> None:
         """Run callbacks without holding up the connection; an asynchronous one becomes a task."""
@@ -379,6 +389,8 @@ class MqttBus:
         await self._slots.acquire()
         try:
             if not self._ready.is_set():
+                if self._stopping.is_set():
+                    raise BusUnavailable("the bus is stopped")
                 await self.wait_connected(self._options.publish_timeout)
             connection = self._connection
             if connection is None or not connection.is_open:

@@ -5,7 +5,9 @@ import os
 import signal
 import sys
 
-from runtime.bus import Incoming
+import pytest
+
+from runtime.bus import BusUnavailable, Incoming
 from tests.integration.brokers import (  # noqa: F401
     RunningBroker,
     any_broker,
@@ -96,6 +98,52 @@ async def test_a_live_redelivery_of_work_in_progress_is_dropped(embedded_broker:
         slow.ack()
         await sender.publish("t", b"next")
         assert _named(await take(receiver, 1)) == [(b"next", 2, False)]
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.long)])
+async def test_nothing_confirmed_is_lost_while_the_broker_is_killed_under_load(
+    embedded_broker: RunningBroker,  # noqa: F811
+    kills: int,
+) -> None:
+    """The sender repeats until confirmed, the receiver acknowledges what it took: all arrive."""
+    seen: dict[bytes, None] = {}
+    confirmed: list[bytes] = []
+    done = asyncio.Event()
+
+    async with (
+        embedded_broker.bus("receiver", ["t"]) as receiver,
+        embedded_broker.bus("sender", publish_timeout=2) as sender,
+    ):
+
+        async def receive() -> None:
+            async for incoming in receiver.messages():
+                seen.setdefault(incoming.payload)
+                incoming.ack()
+
+        async def send() -> None:
+            number = 0
+            while not done.is_set():
+                payload = str(number).encode()
+                try:
+                    await sender.publish("t", payload)
+                except BusUnavailable:
+                    continue
+                confirmed.append(payload)
+                number += 1
+
+        receiving, sending = asyncio.create_task(receive()), asyncio.create_task(send())
+        for _ in range(kills):
+            await asyncio.sleep(0.15)
+            await embedded_broker.kill_and_return()
+        await asyncio.sleep(0.2)
+        done.set()
+        await sending
+        async with asyncio.timeout(10):
+            while len(seen) < len(confirmed):
+                await asyncio.sleep(0.01)
+        receiving.cancel()
+    assert confirmed
+    assert set(seen) >= set(confirmed)
 
 
 def _named(messages: list[Incoming]) -> list[tuple[bytes, int | None, bool]]:

@@ -197,14 +197,14 @@ async def test_two_brokers_never_share_a_folder(tmp_path: Path, embedded_broker:
 def test_a_missing_server_is_an_error_that_names_the_setting(tmp_path: Path) -> None:
     assert find_server()
     with pytest.raises(BrokerError, match=r"broker\.command"):
-        find_server(str(tmp_path / "nats-server"))
+        find_server([str(tmp_path / "nats-server")])
 
 
 async def test_a_broken_server_is_an_error_with_its_last_words(tmp_path: Path) -> None:
     fake = tmp_path / "nats-server"
     fake.write_text("#!/bin/sh\necho '[1] [FTL] no more electricity'\nexit 1\n")
     fake.chmod(0o755)
-    broker = EmbeddedBroker(BrokerOptions(tmp_path / "b", port=free_port(), command=str(fake)), Topics())
+    broker = EmbeddedBroker(BrokerOptions(tmp_path / "b", port=free_port(), command=[str(fake)]), Topics())
     with pytest.raises(BrokerError, match="no more electricity"):
         await broker.start()
 

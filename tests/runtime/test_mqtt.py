@@ -175,12 +175,25 @@ async def test_failed_connections_leave_no_descriptors_open() -> None:
     assert after <= before + 4  # an attempt may be under way
 
 
-async def test_a_refused_subscription_is_an_error(embedded_broker: RunningBroker) -> None:  # noqa: F811
-    bus = MqttBus(embedded_broker.options("nosy", as_daemon=False), ["$SYS/#"])
+@pytest.mark.parametrize("pattern", ["$SYS/#", "$JS/#", "$MQTT/#"])
+async def test_a_refused_subscription_is_an_error(embedded_broker: RunningBroker, pattern: str) -> None:  # noqa: F811
+    bus = MqttBus(embedded_broker.options("nosy", as_daemon=False), ["t", pattern])
     await bus.start()
     with pytest.raises(BusUnavailable, match="refused the subscription"):
         await bus.wait_connected(1)
     await bus.stop()
+
+
+async def test_a_bus_told_to_hurry_connects_before_its_pause_is_over(any_broker: RunningBroker) -> None:  # noqa: F811
+    async with any_broker.bus("sender", backoff_initial=30.0, backoff_maximum=30.0) as sender:
+        lost = asyncio.Event()
+        sender.on_disconnected(lambda _reason: lost.set())
+        await any_broker.kill_and_return()
+        await asyncio.wait_for(lost.wait(), 5)
+        async with asyncio.timeout(5):
+            while not sender.is_connected:
+                sender.hurry()
+                await asyncio.sleep(0.01)
 
 
 async def test_a_cancelled_receive_loses_nothing(any_broker: RunningBroker) -> None:  # noqa: F811
