@@ -84,6 +84,8 @@ class MqttOptions:
     backoff_maximum: float = 2.0
     session_file: Path | None = None
     incarnation: Callable[[], str] = lambda: ""
+    clean_session: bool = False
+    """For commands that come and go: the broker keeps nothing of them."""
 
     def __post_init__(self) -> None:
         if not self.client_id or "." in self.client_id:
@@ -104,7 +106,7 @@ class _Connection(aiomqtt.Client):
             username=options.username,
             password=options.password,
             protocol=aiomqtt.ProtocolVersion.V311,
-            clean_session=False,
+            clean_session=options.clean_session,
             will=will,
             timeout=options.connect_timeout,
             keepalive=options.keepalive,
