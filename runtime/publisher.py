@@ -13,7 +13,16 @@ from typing import Any
 
 import structlog
 
-from execution.model import AlertRaised, CashFlow, Fact, FactsRecorded, HaltChanged, OrderChanged, OrderRequest, Responded
+from execution.model import (
+    AlertRaised,
+    CashFlow,
+    Fact,
+    FactsRecorded,
+    HaltChanged,
+    OrderChanged,
+    OrderRequest,
+    Responded,
+)
 from execution.ports import Clock
 from portfolio.position import PortfolioChanged, PositionChanged
 from runtime import wire
@@ -46,6 +55,7 @@ class Publisher:
         self._queue: deque[Outgoing] = deque()
         self._wake = asyncio.Event()
         self._under_way = 0
+        self._progress = asyncio.Event()
         self.dropped = 0
         self._encoders: dict[type, Callable[[Any], Outgoing]] = {
             Responded: self._response,
@@ -106,7 +116,8 @@ class Publisher:
     async def drain(self) -> None:
         """Return when everything taken so far has been acknowledged (or the broker is away)."""
         while not self.idle and self._bus.is_connected:
-            await asyncio.sleep(0.005)
+            self._progress.clear()
+            await self._progress.wait()
 
     async def _send(self, outgoing: Outgoing) -> None:
         self._under_way += 1
@@ -114,12 +125,14 @@ class Publisher:
             sent = await self._bus.publish_soon(outgoing.topic, outgoing.payload, retain=outgoing.retain)
         except BusUnavailable:
             self._under_way -= 1
+            self._progress.set()
             self._again(outgoing)
             return
         sent.add_done_callback(lambda future: self._confirmed(future, outgoing))
 
     def _confirmed(self, future: "asyncio.Future[None]", outgoing: Outgoing) -> None:
         self._under_way -= 1
+        self._progress.set()
         if future.cancelled() or future.exception() is not None:
             self._again(outgoing)
 
@@ -138,7 +151,9 @@ class Publisher:
         return Outgoing(self._topics.order(message.order.account), wire.encode(wire.order_wire(message.order)))
 
     def _halt(self, message: HaltChanged) -> Outgoing:
-        return Outgoing(self._topics.halt(message.account), wire.encode(wire.halt_wire(message)), retain=True, keep=True)
+        return Outgoing(
+            self._topics.halt(message.account), wire.encode(wire.halt_wire(message)), retain=True, keep=True
+        )
 
     def _alert(self, message: AlertRaised) -> Outgoing:
         body = wire.encode(wire.alert_wire(message, self._clock.recorded_now()))

@@ -1,0 +1,505 @@
+"""The daemon: everything put together, started and stopped in an order that can be read.
+
+Start: locks, database, services' state, broker, bus, announcements, intake, feed. Stop: the other way round.
+"""
+
+import asyncio
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, Engine
+
+from config.instruments import default_instrument
+from config.settings import Settings
+from config.times import EPOCH
+from execution import candles as stored_candles
+from execution import followers, leases, ledger
+from execution.leases import Fence
+from execution.model import AlertRaised, Candle, Fact, OrderRequest, Price, Responded, Severity
+from execution.writer import GroupCommitWriter
+from runtime import wire
+from runtime.broker import BrokerOptions, Credential, EmbeddedBroker, Violation, load_credential
+from runtime.clock import FeedClock, WallClock
+from runtime.core import ROLES, Core, Published, build_core, first_account, opening_deposit
+from runtime.database import (
+    ThreadReader,
+    ensure_account,
+    open_database,
+    read,
+    reader_engine,
+    seed_catalogue,
+    sqlite_path,
+)
+from runtime.errors import RuntimeFault, Unreachable
+from runtime.feeding import Feeder, describe, last_times, open_feed
+from runtime.intake import Intake
+from runtime.jsondoc import Limits
+from runtime.locks import RoleLocks, holder_text
+from runtime.messages import Status
+from runtime.mqtt import MqttBus, MqttOptions, Presence
+from runtime.publisher import Announcer, Outgoing, Publisher
+from runtime.rundir import DaemonInfo, remove_daemon_file, write_daemon_file
+from runtime.topics import RouteName, Topics
+from signals.bot_file import BotFile
+from signals.feeds.synthetic import SyntheticFeed
+
+log = structlog.get_logger(__name__)
+
+ANNOUNCER = "announcer"
+_TICK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The daemon is up: what it runs on, for whoever shows it. `seconds` since the start began."""
+
+    broker_host: str
+    broker_port: int
+    database: str
+    feed: str
+    bots: int
+    seconds: float
+
+
+class Daemon:
+    """One process with the services of `roles`. `observe` is shown everything that is published."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        bots: Sequence[BotFile],
+        *,
+        roles: tuple[str, ...] = ROLES,
+        observe: Callable[[object], None] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._bots = bots
+        self._roles = roles
+        self._observe = observe or (lambda _message: None)
+        self._topics = Topics(settings.base_topic)
+        self._feed = open_feed(settings.feed) if "signals" in roles else None
+        self._clock = FeedClock() if self._feed is not None else WallClock()
+        self._answered = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._asked: dict[str, float] = {}
+        self._publisher: Publisher
+        self._core: Core
+        self._writer: GroupCommitWriter
+        self._reader: ThreadReader
+        self._announcer: Announcer | None = None
+        self._announced = 0
+
+    def stop(self) -> None:
+        """Ask for a clean stop; `run` returns when it is done."""
+        self._stopping.set()
+
+    # ---- life -----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Start, run until `stop` or SIGTERM or SIGINT, stop.
+
+        Raises RoleTaken, Unreachable, BrokerError with what to do about it; LeaseLost when another process
+        took a role over while this one slept.
+        """
+        began = time.monotonic()
+        self._listen_to_signals()
+        async with AsyncExitStack() as stack:
+            engine = self._open_books(stack)
+            await self._start_services(stack, engine)
+            broker = await self._start_broker(stack)
+            bus = await self._connect(stack, broker)
+            intake = self._make_intake(bus)
+            stack.callback(remove_daemon_file, self._settings.data_dir, self._roles)
+            self._write_daemon_file()
+            self._say_started(began)
+            await self._work(bus, intake)
+            log.info("stopping")
+            await self._finish(intake)
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+
+    # ---- start ----------------------------------------------------------------------------------------
+
+    def _open_books(self, stack: AsyncExitStack) -> Engine:
+        settings = self._settings
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        url = settings.resolved_database_url
+        file = sqlite_path(url)
+        assert file is not None, "only SQLite addresses pass the settings"
+        locks = RoleLocks(file, self._roles)
+        locks.acquire()
+        stack.callback(locks.release)
+        engine = open_database(url, busy_timeout_ms=settings.writer.busy_timeout_ms)
+        stack.callback(engine.dispose)
+        with engine.connect() as connection, connection.begin():
+            self._prepare(connection)
+            epochs = {role: leases.take(connection, role, holder_text(), WallClock().now()) for role in self._roles}
+        fence = Fence(epochs)
+        self._fence = fence
+        self._writer = GroupCommitWriter(engine, group_max=settings.writer.group_max, participants=[fence])
+        stack.callback(self._writer.stop)
+        self._reader = ThreadReader(reader_engine(url, busy_timeout_ms=settings.writer.busy_timeout_ms))
+        stack.callback(self._reader.stop)
+        return engine
+
+    def _prepare(self, connection: Connection) -> None:
+        """Catalogue, the first account, and the feed's time as it was when the daemon stopped."""
+        settings = self._settings
+        seed_catalogue(connection)
+        if isinstance(self._clock, FeedClock):
+            self._resume_clock(connection, self._clock)
+        if self._feed is not None:
+            known = ledger.instruments(connection)
+            for symbol in self._feed.symbols:
+                if symbol not in known:
+                    ledger.add_instrument(connection, default_instrument(symbol))
+        opening = opening_deposit(settings, settings.account.initial_deposit, self._clock)
+        ensure_account(connection, first_account(settings), opening, self._clock.recorded_now())
+        if isinstance(self._feed, SyntheticFeed):
+            self._store_history(connection, self._feed)
+
+    def _resume_clock(self, connection: Connection, clock: FeedClock) -> None:
+        assert self._feed is not None
+        closes = [candle.close_time for candle in stored_candles.latest(connection).values()]
+        if closes:
+            clock.advance(max(closes))
+        elif isinstance(self._feed, SyntheticFeed):
+            clock.advance(self._feed.candle(self._feed.symbols[0], self._feed.warmup).time)
+        else:
+            first: Candle | None = next(self._feed.candles({}), None)
+            clock.advance(first.time if first is not None else EPOCH)
+
+    @staticmethod
+    def _store_history(connection: Connection, feed: SyntheticFeed) -> None:
+        """Candles from before the first live one, so that indicators start warm."""
+        latest = stored_candles.latest(connection)
+        fresh = {symbol for symbol in feed.symbols if (symbol, feed.timeframe(symbol)) not in latest}
+        stored_candles.store(connection, [candle for candle in feed.history() if candle.symbol in fresh])
+
+    async def _start_services(self, stack: AsyncExitStack, engine: Engine) -> None:
+        settings = self._settings
+        self._early: list[Published] = []
+        self._core = build_core(
+            settings,
+            writer=self._writer,
+            reader=self._reader,
+            clock=self._clock,
+            bots=self._bots,
+            publish=self._early.append,
+            roles=self._roles,
+            fence=self._fence.check,
+        )
+        self._writer.start()
+        await self._core.start()
+        if self._core.portfolio is not None:
+            stack.push_async_callback(self._core.portfolio.stop)
+        self._announced = await self._reader.read(lambda c: followers.position(c, ANNOUNCER))
+
+    async def _start_broker(self, stack: AsyncExitStack) -> EmbeddedBroker | None:
+        settings = self._settings.broker
+        if not settings.embedded or "execution" not in self._roles:
+            return None
+        broker = EmbeddedBroker(
+            BrokerOptions(
+                directory=self._broker_folder,
+                host=settings.host,
+                port=settings.port,
+                command=settings.command,
+                max_payload=settings.max_payload_bytes,
+                max_storage=settings.max_store_bytes,
+                sync_interval=settings.sync_interval,
+                ack_wait=settings.ack_wait_seconds,
+                max_ack_pending=settings.max_ack_pending,
+                start_timeout=settings.start_timeout_seconds,
+            ),
+            self._topics,
+            on_violation=self._on_violation,
+        )
+        await broker.start()
+        stack.push_async_callback(broker.stop)
+        return broker
+
+    @property
+    def _broker_folder(self) -> Path:
+        return self._settings.data_dir / "broker"
+
+    async def _connect(self, stack: AsyncExitStack, broker: EmbeddedBroker | None) -> MqttBus:
+        settings = self._settings.broker
+        credential = broker.credential if broker is not None else load_credential(self._broker_folder)
+        service = "daemon" if set(self._roles) == set(ROLES) else "-".join(self._roles)
+        bus = MqttBus(
+            MqttOptions(
+                host=settings.host,
+                port=settings.port,
+                client_id=credential.client_id(service),
+                **self._login(credential),
+                keepalive=settings.keepalive_seconds,
+                publish_timeout=settings.publish_timeout_seconds,
+                backoff_initial=settings.reconnect_min_seconds,
+                backoff_maximum=settings.reconnect_max_seconds,
+                session_file=self._broker_folder / f"session-{service}",
+                incarnation=(lambda: broker.incarnation) if broker is not None else (lambda: ""),
+            ),
+            self._subscriptions(),
+            presence=self._presence(),
+        )
+        publisher_clock = self._clock
+        self._publisher = Publisher(bus, self._topics, publisher_clock, limit=self._settings.limits.queue)
+        self._core.publish = self._publish
+        bus.on_connected(lambda _connected: self._on_connected())
+        await bus.start()
+        stack.push_async_callback(bus.stop)
+        await bus.wait_connected(settings.start_timeout_seconds)
+        self._announcer = Announcer(self._publisher, self._announced, self._on_fact)
+        self._core.follower.add(self._announcer)
+        self._core.follower.sequence = min(self._core.follower.sequence, self._announced)
+        for message in self._early:
+            self._publish(message)
+        return bus
+
+    def _login(self, credential: Credential) -> dict[str, Any]:
+        settings = self._settings.broker
+        if settings.embedded:
+            return {"username": credential.username, "password": credential.password}
+        password = None if settings.password is None else settings.password.get_secret_value()
+        return {"username": settings.username, "password": password}
+
+    def _presence(self) -> list[Presence]:
+        online = wire.encode(wire.status_wire(Status(online=True, time=WallClock().now())))
+        offline = wire.encode(wire.status_wire(Status(online=False)))
+        topics = [self._topics.service_status(role) for role in self._roles]
+        if "execution" in self._roles:
+            topics.insert(0, self._topics.status())
+        return [Presence(topic, online, offline) for topic in topics]
+
+    def _subscriptions(self) -> tuple[str, ...]:
+        """What this process reads, by its roles."""
+        market = [RouteName.CANDLE, RouteName.PRICE]
+        wanted: dict[str, list[RouteName]] = {
+            "execution": [RouteName.REQUEST, RouteName.BOT_REQUEST, *market],
+            "signals": [RouteName.BOT_SET, *market],
+            "portfolio": market,
+        }
+        names = [name for role in self._roles for name in wanted[role]]
+        if "execution" not in self._roles:
+            names += [RouteName.TRADE, RouteName.CASH_FLOW]
+            names += [RouteName.RESPONSE] if "signals" in self._roles else []
+        return tuple(dict.fromkeys(self._topics.filter(name) for name in names))
+
+    def _make_intake(self, bus: MqttBus) -> Intake:
+        settings = self._settings
+        intake = Intake(
+            self._core,
+            bus,
+            self._topics,
+            self._publisher,
+            self._clock,
+            limits=Limits(settings.limits.payload_bytes, settings.limits.json_depth),
+            kept_bytes=settings.limits.dead_letter_bytes,
+            max_in_flight=settings.execution.max_in_flight,
+            window=settings.broker.max_ack_pending,
+            boot_id=secrets.token_hex(8),
+        )
+        if self._feed is not None:
+            intake.own_symbols = frozenset(self._feed.symbols)
+        return intake
+
+    def _write_daemon_file(self) -> None:
+        settings = self._settings
+        write_daemon_file(
+            settings.data_dir,
+            DaemonInfo(
+                pid=os.getpid(),
+                started_at=WallClock().now(),
+                roles=self._roles,
+                broker_host=settings.broker.host,
+                broker_port=settings.broker.port,
+                base_topic=settings.base_topic,
+                database_url=settings.resolved_database_url,
+                feed=describe(self._feed),
+            ),
+        )
+
+    def _say_started(self, began: float) -> None:
+        settings = self._settings
+        started = Started(
+            broker_host=settings.broker.host,
+            broker_port=settings.broker.port,
+            database=settings.resolved_database_url,
+            feed=describe(self._feed),
+            bots=len(self._bots),
+            seconds=time.monotonic() - began,
+        )
+        log.info(
+            "started",
+            broker=f"{started.broker_host}:{started.broker_port}",
+            roles=",".join(self._roles),
+            bots=started.bots,
+            feed=started.feed,
+            seconds=round(started.seconds, 3),
+        )
+        self._observe(started)
+
+    # ---- work -----------------------------------------------------------------------------------------
+
+    async def _work(self, bus: MqttBus, intake: Intake) -> None:
+        """Run every loop until a stop is asked for; a loop that fails stops the daemon and is raised."""
+        loops: list[Coroutine[Any, Any, None]] = [
+            self._publisher.run(),
+            intake.run(),
+            self._tick(),
+            self._publish_state(),
+        ]
+        if self._feed is not None and isinstance(self._clock, FeedClock):
+            feeder = Feeder(
+                self._core, self._feed, self._clock, self._settings.feed, self._answered, self._announce_market
+            )
+            loops.append(self._play(feeder, await last_times(self._reader, self._feed)))
+        tasks = [asyncio.create_task(loop) for loop in loops]
+        stopping: asyncio.Task[Any] = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait((stopping, *tasks), return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        finally:
+            # The publisher goes on, so that what is committed is also said.
+            for task in (stopping, *tasks[1:]):
+                task.cancel()
+            await asyncio.gather(stopping, *tasks[1:], return_exceptions=True)
+            self._publisher_task = tasks[0]
+
+    async def _play(self, feeder: Feeder, after: dict[str, datetime]) -> None:
+        await feeder.run(after)
+        await self._stopping.wait()
+
+    async def _finish(self, intake: Intake) -> None:
+        """Let what is under way end, then say what it changed."""
+        async with asyncio.timeout(5):
+            await intake.drain()
+            self._publish_changes()
+            await self._publisher.drain()
+        await self._store_announced()
+        self._publisher_task.cancel()
+
+    async def _tick(self) -> None:
+        """Every second: what others appended, what expired, what nobody answered, how far we have come."""
+        republish_every = self._settings.portfolio.republish_seconds
+        republish_at = time.monotonic() + republish_every
+        while True:
+            await self._core.on_timer()
+            self._repeat_requests()
+            await self._store_announced()
+            if time.monotonic() >= republish_at:
+                self._publish_everything()
+                republish_at = time.monotonic() + republish_every
+            await asyncio.sleep(_TICK_SECONDS)
+
+    def _repeat_requests(self) -> None:
+        """The sender repeats a request under the same id until somebody answers it."""
+        if self._core.signals is None:
+            return
+        now = time.monotonic()
+        open_requests = self._core.signals.open_requests()
+        for request in open_requests:
+            asked = self._asked.setdefault(request.request_id, now)
+            if now - asked >= self._settings.signals.request_repeat_seconds:
+                self._asked[request.request_id] = now
+                self._publisher.publish(request)
+        if len(self._asked) > len(open_requests):
+            still = {request.request_id for request in open_requests}
+            self._asked = {key: asked for key, asked in self._asked.items() if key in still}
+
+    async def _store_announced(self) -> None:
+        assert self._announcer is not None
+        sequence = self._announcer.sequence
+        if sequence > self._announced and self._publisher.idle and "execution" in self._roles:
+            await self._writer.submit(lambda c: followers.advance(c, ANNOUNCER, sequence))
+            self._announced = sequence
+
+    # ---- publishing -----------------------------------------------------------------------------------
+
+    def _publish(self, message: Published) -> None:
+        """What the services say, to the bus and to whoever watches."""
+        if isinstance(message, Responded):
+            self._answered.set()
+        elif isinstance(message, OrderRequest):
+            self._asked[message.request_id] = time.monotonic()
+        self._publisher.publish(message)
+        self._observe(message)
+
+    def _on_fact(self, fact: Fact) -> None:
+        self._observe(fact)
+
+    async def _publish_state(self) -> None:
+        """Positions and portfolios that changed, at most every so often: the last state always comes."""
+        interval = self._settings.portfolio.publish_interval_ms / 1000
+        while True:
+            self._publish_changes()
+            await asyncio.sleep(interval)
+
+    def _publish_changes(self) -> None:
+        if self._core.portfolio is not None:
+            for change in self._core.portfolio.take_changes():
+                self._publish(change)
+
+    def _publish_everything(self) -> None:
+        """Retained state from the database: the broker may have lost it."""
+        if self._core.portfolio is not None:
+            for change in self._core.portfolio.all_state():
+                self._publisher.publish(change)
+        if self._core.signals is not None:
+            for state in self._core.signals.states():
+                self._publisher.publish(state)
+
+    def _on_connected(self) -> None:
+        self._publish_everything()
+        if self._core.signals is not None:
+            for request in self._core.signals.open_requests():
+                self._publisher.publish(request)
+        self._publisher.resume()
+
+    def _announce_market(self, message: Candle | Price) -> None:
+        if isinstance(message, Candle):
+            topic, body = self._topics.candle(message.symbol, message.timeframe), wire.candle_wire(message)
+            self._publisher.put(Outgoing(topic, wire.encode(body)))
+        else:
+            self._publisher.put(
+                Outgoing(self._topics.price(message.symbol), wire.encode(wire.price_wire(message)), retain=True)
+            )
+
+    def _on_violation(self, violation: Violation) -> None:
+        """The broker kept somebody from speaking for the daemon."""
+        log.warning("forged message dropped by the broker", topic=violation.topic, client=violation.client_id)
+        self._publish(
+            AlertRaised(
+                Severity.HIGH,
+                "forged_topic",
+                f"a client tried to publish on {violation.topic}, which only the daemon may; the broker dropped it",
+                None,
+                {"topic": violation.topic, "client": violation.client_id},
+            )
+        )
+
+
+def read_once(url: str, query: Callable[[Connection], Any]) -> Any:
+    """One consistent read of the books, for commands. Raises Unreachable when there are none."""
+    file = sqlite_path(url)
+    if file is None or not file.exists():
+        raise Unreachable(f"there are no books at {url}")
+    return read(reader_engine(url), query)
+
+
+__all__ = ["Daemon", "RuntimeFault", "Started", "read_once"]

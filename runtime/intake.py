@@ -1,0 +1,294 @@
+"""From the bus to the services: decode, identify, hand over, and acknowledge only what is committed.
+
+Requests are worked on side by side (they may share a commit); candles and prices one after another, in the
+order in which they came. A message that cannot be taken is a dead letter with an alert, never a loss and
+never a reason to stop.
+"""
+
+import asyncio
+import hashlib
+import itertools
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from config.times import time_text
+from execution import orders
+from execution.errors import LeaseLost, StorageUnavailable
+from execution.ledger import derived_id
+from execution.model import (
+    AlertRaised,
+    CancelRequest,
+    Candle,
+    CashRequest,
+    HaltRequest,
+    OrderRequest,
+    Price,
+    Reason,
+    Responded,
+    ResponseStatus,
+    Severity,
+)
+from execution.ports import Clock
+from execution.service import Envelope
+from runtime.bus import Bus, Incoming
+from runtime.codec import decode
+from runtime.core import Core
+from runtime.jsondoc import Limits
+from runtime.messages import BotCommand, Decoded, RecomputeRequest, Refused, Undecodable
+from runtime.publisher import Outgoing, Publisher
+from runtime.topics import Match, RouteName, Topics
+from runtime.wire_in import response_from
+from signals.errors import SignalsError
+
+log = structlog.get_logger(__name__)
+
+_MARKET = (RouteName.CANDLE, RouteName.PRICE)
+
+
+class Intake:
+    """Reads one bus. `own_symbols`: symbols whose candles this process makes itself, so that what comes
+    from the bus about them is only the echo. `window` is how many messages the broker sends unacknowledged."""
+
+    def __init__(
+        self,
+        core: Core,
+        bus: Bus,
+        topics: Topics,
+        publisher: Publisher,
+        clock: Clock,
+        *,
+        limits: Limits,
+        kept_bytes: int,
+        max_in_flight: int,
+        window: int,
+        boot_id: str,
+    ) -> None:
+        self._core = core
+        self._bus = bus
+        self._topics = topics
+        self._publisher = publisher
+        self._clock = clock
+        self._limits = limits
+        self._kept_bytes = kept_bytes
+        self._window = window
+        self._boot_id = boot_id
+        self._numbers = itertools.count(1)
+        self._slots = asyncio.Semaphore(max_in_flight)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._market: asyncio.Queue[tuple[Incoming, Candle | Price]] = asyncio.Queue()
+        self._came_again: set[str] = set()
+        self._fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.own_symbols: frozenset[str] = frozenset()
+        self._handlers: dict[type, Callable[[Incoming, Match, Decoded[Any]], Coroutine[Any, Any, None]]] = {
+            OrderRequest: self._on_request,
+            CancelRequest: self._on_request,
+            CashRequest: self._on_request,
+            HaltRequest: self._on_request,
+            RecomputeRequest: self._on_recompute,
+            BotCommand: self._on_bot_command,
+        }
+
+    # ---- reading --------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Read until the bus is stopped. Raises LeaseLost when another process took the role."""
+        market = asyncio.create_task(self._run_market(), name="market")
+        reading = asyncio.create_task(self._read(), name="bus")
+        try:
+            await asyncio.wait((market, reading, self._fatal), return_when=asyncio.FIRST_COMPLETED)
+            for task in (self._fatal, market, reading):
+                if task.done():
+                    task.result()
+        finally:
+            for task in (market, reading):
+                task.cancel()
+            await asyncio.gather(market, reading, return_exceptions=True)
+
+    async def drain(self) -> None:
+        """Return when the requests under way are done."""
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _read(self) -> None:
+        async for incoming in self._bus.messages():
+            match = self._topics.parse(incoming.topic)
+            if match is not None and match.route in _MARKET:
+                await self._read_market(incoming, match)
+                continue
+            if match is not None and match.route in (RouteName.RESPONSE, RouteName.TRADE, RouteName.CASH_FLOW):
+                await self._read_other_process(incoming, match)
+                continue
+            await self._slots.acquire()
+            task = asyncio.create_task(self._take(incoming, match))
+            self._tasks.add(task)
+            task.add_done_callback(self._taken)
+
+    def _taken(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        self._slots.release()
+        if not task.cancelled() and (error := task.exception()) is not None and not self._fatal.done():
+            self._fatal.set_exception(error)
+
+    async def _take(self, incoming: Incoming, match: Match | None) -> None:
+        """One request or command, to its end."""
+        try:
+            await self._dispatch(incoming, match)
+        except LeaseLost:
+            raise
+        except StorageUnavailable as error:
+            log.error("not taken, the broker will send it again", topic=incoming.topic, error=str(error))
+            return
+        except Exception as error:  # one bad message must not stop the daemon; it is kept and shown
+            log.exception("message failed", topic=incoming.topic)
+            await self._bury(
+                incoming, match, Reason("internal_error", None, None, f"{type(error).__name__}: {error}")
+            )
+        incoming.ack()
+
+    async def _dispatch(self, incoming: Incoming, match: Match | None) -> None:
+        if not incoming.payload and incoming.retain:
+            return  # somebody cleared a retained message
+        if match is None:
+            await self._bury(
+                incoming, None, Reason("bad_topic", "topic", incoming.topic[:64], "a topic of `fillbook topics`")
+            )
+            return
+        assigned = await self._assigned_id(incoming)
+        outcome = decode(match, incoming.payload, assigned_id=assigned, retained=incoming.retain, limits=self._limits)
+        if isinstance(outcome, Undecodable):
+            await self._bury(incoming, match, outcome.reason)
+        elif isinstance(outcome, Refused):
+            await self._refuse(incoming, match, outcome)
+        else:
+            await self._handlers[type(outcome.message)](incoming, match, outcome)
+
+    # ---- identity -------------------------------------------------------------------------------------
+
+    def _delivery(self, incoming: Incoming) -> orders.Delivery | None:
+        if incoming.packet_id is None:
+            return None
+        body = hashlib.sha256(incoming.topic.encode() + b"\0" + incoming.payload).hexdigest()[:32]
+        return orders.Delivery(incoming.session, incoming.packet_id, body)
+
+    async def _assigned_id(self, incoming: Incoming) -> str:
+        """The id of a request that names none: a redelivery keeps the one it was given before."""
+        delivery = self._delivery(incoming)
+        if incoming.dup and delivery is not None and self._core.execution is not None:
+            known = await self._core.execution.delivered(delivery, self._window, self._came_again)
+            if known is not None:
+                self._came_again.add(known)
+                return known
+        return derived_id("auto", self._boot_id, str(next(self._numbers)))
+
+    # ---- requests -------------------------------------------------------------------------------------
+
+    async def _on_request(self, incoming: Incoming, match: Match, decoded: Decoded[Any]) -> None:
+        delivery = None if decoded.given_id else self._delivery(incoming)
+        key = None if delivery is None else delivery.key
+        await self._core.handle(Envelope(decoded.message, decoded.body_hash, key))
+
+    async def _on_recompute(self, incoming: Incoming, match: Match, decoded: Decoded[RecomputeRequest]) -> None:
+        request = decoded.message
+        reason = Reason("unsupported", "request", "recompute", "`fillbook verify`, which recomputes and compares")
+        self._publisher.publish(
+            Responded(request.account, request.request_id, ResponseStatus.REFUSED, final=True, reason=reason)
+        )
+
+    async def _on_bot_command(self, incoming: Incoming, match: Match, decoded: Decoded[BotCommand]) -> None:
+        command = decoded.message
+        assert self._core.signals is not None
+        try:
+            outputs = await self._core.signals.set_bot(command.bot, str(command.action))
+        except SignalsError as error:
+            await self._bury(
+                incoming, match, Reason("unknown_bot", "bot", command.bot, f"a bot that runs here: {error}")
+            )
+            return
+        for output in outputs:
+            self._publisher.publish(output)
+
+    async def _refuse(self, incoming: Incoming, match: Match, refused: Refused) -> None:
+        """Understood but not allowed: answered to whoever can be answered, kept and alerted otherwise."""
+        if incoming.retain:
+            self._publisher.put(Outgoing(incoming.topic, b"", retain=True, keep=True))
+        if refused.request_id is not None and match.account is not None:
+            reason = refused.reasons[0]
+            self._publisher.publish(
+                Responded(match.account, refused.request_id, ResponseStatus.REFUSED, final=True, reason=reason)
+            )
+            return
+        await self._bury(incoming, match, *refused.reasons)
+
+    async def _bury(self, incoming: Incoming, match: Match | None, *reasons: Reason) -> None:
+        """Keep a message that could not be taken, and say so."""
+        text = "; ".join(str(reason) for reason in reasons)
+        letter = orders.DeadLetter(
+            id=derived_id(
+                "letter", incoming.topic, incoming.session, str(incoming.packet_id), incoming.payload.hex()
+            ),
+            received_at=self._clock.recorded_now(),
+            topic=incoming.topic[:256],
+            payload=incoming.payload[: self._kept_bytes],
+            size=len(incoming.payload),
+            reason=reasons[0],
+            retained=incoming.retain,
+        )
+        if self._core.execution is not None:
+            await self._core.execution.bury(letter)
+        account = None if match is None else match.account
+        log.warning("message refused", topic=letter.topic, reason=text, size=letter.size, letter=letter.id)
+        self._publisher.publish(
+            AlertRaised(
+                Severity.WARNING,
+                reasons[0].code,
+                f"a message on {letter.topic} was refused: {text}",
+                account,
+                {"topic": letter.topic, "letter": letter.id, "received_at": time_text(letter.received_at)},
+            )
+        )
+
+    # ---- the market -----------------------------------------------------------------------------------
+
+    async def _read_market(self, incoming: Incoming, match: Match) -> None:
+        if match.symbol in self.own_symbols:
+            incoming.ack()
+            return
+        outcome = decode(match, incoming.payload, assigned_id="", limits=self._limits)
+        if isinstance(outcome, Decoded) and isinstance(outcome.message, Candle | Price):
+            self._market.put_nowait((incoming, outcome.message))
+            return
+        if incoming.payload:
+            reasons = outcome.reasons if isinstance(outcome, Refused) else ()
+            await self._bury(
+                incoming, match, *(reasons or (outcome.reason,) if isinstance(outcome, Undecodable) else reasons)
+            )
+        incoming.ack()
+
+    async def _run_market(self) -> None:
+        while True:
+            incoming, message = await self._market.get()
+            try:
+                if isinstance(message, Candle):
+                    await self._core.on_candle(message)
+                else:
+                    await self._core.on_price(message)
+            except StorageUnavailable as error:
+                log.error("candle not stored", symbol=message.symbol, error=str(error))
+                continue
+            incoming.ack()
+
+    # ---- what another process of the same books says ---------------------------------------------------
+
+    async def _read_other_process(self, incoming: Incoming, match: Match) -> None:
+        """Roles may be spread over processes: answers to our bots, and facts to read from the ledger."""
+        if match.route is not RouteName.RESPONSE:
+            await self._core.follower.poll()
+        elif self._core.signals is not None and match.account is not None:
+            response = response_from(match.account, incoming.payload)
+            if response is not None:
+                await self._core.follower.poll()
+                for output in await self._core.signals.on_response(response):
+                    self._publisher.publish(output)
+        incoming.ack()
