@@ -19,6 +19,9 @@ from execution.model import (
 )
 from execution.state import TradingState
 
+LONGEST_EXPIRY_SECONDS = 31_536_000
+"""A year: an order that is to stay longer names no expiry at all."""
+
 
 @dataclass(frozen=True, slots=True)
 class RiskLimits:
@@ -134,6 +137,9 @@ def _expiry(request: OrderRequest, limits: RiskLimits, now: datetime) -> datetim
     """The instant until which the request may be sent. A policy's request waits for its candle instead."""
     lifetime = limits.request_expiry
     if request.expires_in is not None:
+        if not 0 < request.expires_in <= LONGEST_EXPIRY_SECONDS:
+            expected = f"more than 0 and at most {LONGEST_EXPIRY_SECONDS} seconds"
+            raise _Refusal("expiry_out_of_range", "expires_in", plain(request.expires_in), expected)
         lifetime = timedelta(microseconds=int(request.expires_in * 1_000_000))
     if request.decided_at is not None:
         if not request.triggered_by.startswith("manual"):
