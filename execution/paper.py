@@ -94,10 +94,14 @@ class PaperVenue:
         self, order: Order, filled: Decimal, last_fill: datetime | None, fills: int
     ) -> list[VenueReport]:
         """The ledger's open orders are this venue's book: enter the rest of the order again."""
-        if order.decided_at is None and order.type is OrderType.MARKET and self._is_late(order):
+        if order.decided_at is None and self._is_late(order):
             return [VenueClosed(order.id, OrderStatus.EXPIRED, _expired())]
-        active_from = order.decided_at or order.created_at
-        return await self._enter(_Resting(order, filled, fills, active_from, last_fill))
+        resting = _Resting(order, filled, fills, order.decided_at or order.created_at, last_fill)
+        if order.decided_at is None and order.time_in_force is TimeInForce.GTC:
+            # It rested before, so it rests again: a restart must not fill it at a price it had not met.
+            self._book.setdefault(order.symbol, {})[order.id] = resting
+            return []
+        return await self._enter(resting)
 
     async def cancel(self, order: Order) -> list[VenueReport]:
         """See `Venue.cancel`."""
@@ -115,10 +119,10 @@ class PaperVenue:
         """A closed candle: fill what it fills."""
         symbol = candle.symbol
         self._bars[symbol] = candle
+        self._taken[symbol] = ZERO
         book = self._book.get(symbol)
         if not book:
             return []
-        self._taken[symbol] = ZERO
         reports: list[VenueReport] = []
         for resting in list(book.values()):
             reports += self._expire(resting, candle.time) or self._match(resting, candle)
@@ -132,7 +136,10 @@ class PaperVenue:
             order = resting.order
             if order.decided_at is not None:
                 continue  # waits for its candle
-            if order.type is OrderType.MARKET:
+            expired = self._expire(resting, self._clock.now())
+            if expired:
+                reports += expired
+            elif order.type is OrderType.MARKET:
                 reports += self._take(resting, price.price, None)
             elif order.limit_price is not None and _through(order, price.price):
                 reports += self._fill_rest(resting, order.limit_price, self._clock.now(), self._costs.maker_fee_bps)
@@ -166,12 +173,18 @@ class PaperVenue:
 
     async def _catch_up(self, resting: _Resting) -> list[VenueReport]:
         """The request came after its candle: fill it as if it had been there in time."""
+        symbol = resting.order.symbol
         reports: list[VenueReport] = []
-        for candle in await self._candles_since(resting.order.symbol, resting.active_from):
-            self._taken[candle.symbol] = ZERO
+        candles = await self._candles_since(symbol, resting.active_from)
+        current, taken = self._bars.get(symbol), self._taken.get(symbol, ZERO)
+        for candle in candles:
+            self._taken[symbol] = taken if candle == current else ZERO
             reports += self._match(resting, candle)
+            if candle == current:
+                taken = self._taken[symbol]
             if _closes(reports):
                 break
+        self._taken[symbol] = taken
         return reports
 
     def _enter_now(self, resting: _Resting) -> list[VenueReport]:
@@ -302,13 +315,16 @@ class PaperVenue:
         return min(costs.slippage_bps * quantity / bar.volume, costs.slippage_cap_bps)
 
     def _quantity(self, resting: _Resting, price: Decimal) -> Decimal:
-        """Base quantity still wanted: for a notional order what the notional buys at `price`, fee included."""
+        """Base quantity still wanted: for a notional order what the notional buys at `price`, fee included.
+
+        A limit order is sized at its limit, so that fills at several prices never cost more than the notional.
+        """
         order = resting.order
         if order.quantity is not None:
             return order.quantity - resting.filled
         assert order.notional is not None
         fee = self._costs.taker_fee_bps * BASIS_POINT
-        whole = floor_to(order.notional / (1 + fee) / price, self._increment(order))
+        whole = floor_to(order.notional / (1 + fee) / (order.limit_price or price), self._increment(order))
         return whole - resting.filled
 
     def _increment(self, order: Order) -> Decimal:

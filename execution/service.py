@@ -15,14 +15,13 @@ from sqlalchemy import Connection
 from config.exact import ZERO, plain
 from config.times import time_text
 from execution import candles, ledger, orders, raw
-from execution.errors import StorageUnavailable, VenueError
+from execution.errors import ConflictingFact, StorageUnavailable, VenueError
 from execution.ledger import LedgerTail, NewCashFlow, NewTrade
 from execution.model import (
     AccountMode,
     AlertRaised,
     CancelRequest,
     Candle,
-    CashFlowKind,
     CashRequest,
     Event,
     Fact,
@@ -136,7 +135,6 @@ class ExecutionService:
 
     async def start(self) -> list[Event]:
         """Load the state, then find out what became of every open order."""
-        await self._writer.submit(self.state.load)
         latest = await self._reader.read(candles.latest)
         bars: dict[str, Candle] = {}
         for (symbol, timeframe), candle in latest.items():
@@ -144,6 +142,7 @@ class ExecutionService:
             if symbol not in bars or candle.close_time > bars[symbol].close_time:
                 bars[symbol] = candle
                 self._note_price(Price(symbol, candle.close, candle.close_time))
+        await self._writer.submit(self.state.load)  # after the prices: reservations of market orders need them
         self._paper.start(await self._reader.read(_last_venue_sequence), bars)
         events: list[Event] = []
         for order in self.state.open_orders():
@@ -155,7 +154,7 @@ class ExecutionService:
         filled = sum((trade.quantity for trade in fills), ZERO)
         last = max((trade.executed_at for trade in fills), default=None)
         if self.state.halt_of(order.account) is not None:
-            return await self._record(await self._venue(order).cancel(order))
+            return await self._cancel(order)
         try:
             reports = await self._venue(order).resume(order, filled, last, len(fills))
         except VenueError as error:
@@ -169,7 +168,7 @@ class ExecutionService:
         request = envelope.request
         resuming = isinstance(request, HaltRequest) and not request.halted
         if self.storage_failure is not None and not resuming:
-            return [self._refused(request, Reason("storage_unavailable", None, None, self.storage_failure))]
+            return [await self._answer_without_storage(envelope, self.storage_failure)]
         try:
             intake = await self._writer.submit(lambda connection: self._take_in(connection, envelope))
         except StorageUnavailable as error:
@@ -178,12 +177,26 @@ class ExecutionService:
             return [intake.answer]
         if isinstance(intake, _Accepted):
             return await self._send(intake.order)
-        if resuming:
-            self.storage_failure = None
         events = list(intake.events)
+        if resuming and isinstance(events[0], HaltChanged):
+            self.storage_failure = None
+            events += await self._record(())
         for order in intake.cancel:
             events += await self._cancel(order)
         return events
+
+    async def _answer_without_storage(self, envelope: Envelope, failure: str) -> Responded:
+        """Nothing new is taken after a storage failure; what is known already is still answered truly."""
+
+        def known(connection: Connection) -> Responded | None:
+            row = orders.recall(connection, envelope.request.account, envelope.request.request_id)
+            return None if row is None else self._answer_again(connection, row, envelope)
+
+        try:
+            answer = await self._reader.read(known)
+        except StorageUnavailable:
+            answer = None
+        return answer or self._refused(envelope.request, Reason("storage_unavailable", None, None, failure))
 
     def _take_in(self, connection: Connection, envelope: Envelope) -> _Intake:
         """Inside the transaction: a repeated request gets its answer, a new one is checked and stored."""
@@ -244,33 +257,38 @@ class ExecutionService:
         reason = self._cash_reason(request, effective_at, now)
         if reason is not None:
             return self._remember_refusal(connection, envelope, reason)
-        flow = self._tail.append_flow(
-            connection,
-            NewCashFlow(
-                account=request.account,
-                kind=request.kind,
-                amount=request.amount,
-                currency=self.state.accounts[request.account].currency,
-                effective_at=effective_at,
-                triggered_by=request.triggered_by,
-                idempotency_key=request.request_id,
-                note=request.note,
-            ),
-            self._clock.recorded_now(),
+        new = NewCashFlow(
+            account=request.account,
+            kind=request.kind,
+            amount=request.amount,
+            currency=self.state.accounts[request.account].currency,
+            effective_at=effective_at,
+            triggered_by=request.triggered_by,
+            idempotency_key=request.request_id,
+            note=request.note,
         )
-        assert flow is not None, "the inbox has seen this request id before the ledger has"
-        self.state.fold(flow)
+        try:
+            flow = self._tail.append_flow(connection, new, self._clock.recorded_now())
+        except ConflictingFact:
+            return self._remember_refusal(connection, envelope, _conflict(request))
+        events: list[Event] = []
+        if flow is not None:
+            self.state.fold(flow)
+            events.append(FactsRecorded((flow,)))
+        else:  # the same flow came into the ledger another way, such as an import
+            flow = ledger.find_flow(connection, request.account, request.request_id)
+            assert flow is not None
         self._remember(connection, envelope, outcome={"status": "done", "sequence": flow.sequence})
         answer = Responded(
             request.account, request.request_id, ResponseStatus.DONE, final=True, sequence=flow.sequence
         )
-        return _Done([FactsRecorded((flow,)), answer])
+        return _Done([*events, answer])
 
     def _cash_reason(self, request: CashRequest, effective_at: datetime, now: datetime) -> Reason | None:
         if effective_at > now:
             return Reason("in_future", "effective_at", time_text(effective_at), f"not after {time_text(now)}")
         free = self.state.free_cash(request.account)
-        if request.kind is CashFlowKind.WITHDRAWAL and request.amount > free:
+        if request.kind.sign < 0 and request.amount > free:
             return Reason("insufficient_cash", "amount", plain(request.amount), f"at most {plain(free)}")
         return None
 
@@ -334,10 +352,7 @@ class ExecutionService:
     def _answer_again(self, connection: Connection, known: InboxRow, envelope: Envelope) -> Responded:
         """Same id and body: the same answer. Same id, other body: a conflict, and nothing is done."""
         if known.body_hash != envelope.body_hash or known.triggered_by != envelope.request.triggered_by:
-            expected = "a new request_id for a new request; this one was used with another body"
-            return self._refused(
-                envelope.request, Reason("idempotency_conflict", "request_id", known.request_id, expected)
-            )
+            return self._refused(envelope.request, _conflict(envelope.request))
         if known.outcome is not None:
             return Responded(
                 known.account,
@@ -374,7 +389,11 @@ class ExecutionService:
     async def _cancel(self, order: Order) -> list[Event]:
         if self.state.open_order(order.id) is None:
             return []
-        return await self._record(await self._venue(order).cancel(order))
+        try:
+            reports = await self._venue(order).cancel(order)
+        except VenueError as error:
+            reports = [VenueClosed(order.id, OrderStatus.UNKNOWN, _venue_reason(error))]
+        return await self._record(reports)
 
     def _venue(self, order: Order) -> Venue:
         return self._venues[self.state.accounts[order.account].venue]
@@ -402,8 +421,7 @@ class ExecutionService:
     async def on_timer(self) -> Sequence[Event]:
         """Now and then: record what could not be recorded, expire orders."""
         if self._unrecorded:
-            reports, self._unrecorded = self._unrecorded, []
-            return await self._record(reports)
+            return await self._record(())
         reports = self._paper.expire()
         return await self._record(reports) if reports else ()
 
@@ -417,13 +435,15 @@ class ExecutionService:
     # ---- recording ------------------------------------------------------------------------------------
 
     async def _record(self, reports: Sequence[VenueReport]) -> list[Event]:
-        """Commit what the venue reported, then say so."""
+        """Commit what the venue reported, then say so. What could not be committed before goes first."""
+        reports = [*self._unrecorded, *reports]
         if not reports:
             return []
+        self._unrecorded = []
         try:
             applied = await self._writer.submit(lambda connection: self._apply(connection, reports))
         except StorageUnavailable as error:
-            self._unrecorded += reports
+            self._unrecorded = [*reports, *self._unrecorded]
             return self._storage_failed(error)
         events: list[Event] = [FactsRecorded(applied.facts)] if applied.facts else []
         for order, fills in applied.orders:
@@ -446,6 +466,9 @@ class ExecutionService:
                     facts.append(trade)
             else:
                 progress.order = replace(progress.order, status=report.status, reason=report.reason)
+            if progress.order.status.is_final:
+                # Now, not at the end: the next order of this batch may need what this one held back.
+                self.state.changed(progress.order, None)
         changed = tuple(self._store_progress(connection, progress) for progress in touched.values())
         return _Applied(tuple(facts), changed)
 
@@ -465,8 +488,8 @@ class ExecutionService:
             order = replace(order, status=OrderStatus.PARTIALLY_FILLED)
         orders.update_status(connection, order, self._clock.now())
         fills = ledger.trades(connection, order_id=order.id) if progress.had_fills else progress.fills
-        filled = sum((trade.quantity for trade in fills), ZERO)
-        self.state.changed(order, None if order.status.is_final else self.state.reservation_of(order, filled))
+        if not order.status.is_final:
+            self.state.changed(order, self.state.reservation_of(order, fills))
         return order, tuple(fills)
 
     def _apply_fill(self, connection: Connection, progress: _Progress, fill: VenueFill) -> Trade | None:
@@ -474,13 +497,18 @@ class ExecutionService:
         if fill.if_funded:
             reason = self._unfunded(order, fill)
             if reason is not None:
-                progress.order = replace(order, status=OrderStatus.REJECTED, reason=reason)
+                partly = bool(progress.fills) or order.status is OrderStatus.PARTIALLY_FILLED
+                status = OrderStatus.CANCELLED if partly else OrderStatus.REJECTED
+                progress.order = replace(order, status=status, reason=reason)
                 return None
         trade = self._tail.append_trade(connection, self._new_trade(order, fill), self._clock.recorded_now())
         if trade is None:
             return None
         self.state.fold(trade)
+        self.state.spent(order.id, trade)
         progress.fills.append(trade)
+        if order.status is OrderStatus.UNKNOWN:
+            progress.order = replace(order, status=OrderStatus.PARTIALLY_FILLED, reason=None)
         return trade
 
     def _new_trade(self, order: Order, fill: VenueFill) -> NewTrade:
@@ -559,6 +587,11 @@ def _answer(order: Order, fills: Sequence[Trade]) -> Responded:
 
 
 _OPEN = (OrderStatus.REQUESTED, OrderStatus.PENDING)
+
+
+def _conflict(request: Request) -> Reason:
+    expected = "a new request_id for a new request; this one was used with another body"
+    return Reason("idempotency_conflict", "request_id", request.request_id, expected)
 
 
 def _venue_reason(error: VenueError) -> Reason:

@@ -5,7 +5,8 @@ that belongs to the write transaction changes only inside works of the writer, a
 transaction is rolled back; last prices are written by the event loop and only read by works.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -89,7 +90,7 @@ class TradingState:
         self._caught_up = False
         self.catch_up(connection)
         for order in orders.open_orders(connection):
-            self.opened(order, self.reservation_of(order, self._remaining(connection, order)))
+            self.opened(order, self.reservation_of(order, ledger.trades(connection, order_id=order.id)))
         self._undo.clear()
 
     def reload_catalogue(self, connection: Connection) -> None:
@@ -125,11 +126,6 @@ class TradingState:
             effect -= trade.fee
         return effect
 
-    @staticmethod
-    def _remaining(connection: Connection, order: Order) -> Decimal:
-        """What of an order has been filled: base quantity."""
-        return sum((t.quantity for t in ledger.trades(connection, order_id=order.id)), ZERO)
-
     # ---- reading --------------------------------------------------------------------------------------
 
     def cash(self, account: str) -> Decimal:
@@ -164,13 +160,15 @@ class TradingState:
         """The halt of an account, if its trading is halted."""
         return self._halts.get(account)
 
-    def reservation_of(self, order: Order, filled: Decimal = ZERO) -> Reservation:
-        """What `order` needs in the worst case that can be known now; `filled` is done already."""
+    def reservation_of(self, order: Order, fills: Sequence[Trade] = ()) -> Reservation:
+        """What `order` needs in the worst case that can be known now; `fills` are done already."""
+        filled = sum((trade.quantity for trade in fills), ZERO)
         if order.side is Side.SELL:
             quantity = ZERO if order.quantity is None else max(order.quantity - filled, ZERO)
             return Reservation(order.account, order.symbol, quantity=quantity)
         if order.notional is not None:
-            return Reservation(order.account, order.symbol, cash=order.notional)
+            rest = order.notional + sum((trade.cash_effect for trade in fills), ZERO)
+            return Reservation(order.account, order.symbol, cash=max(rest, ZERO))
         price = order.limit_price
         if price is None:
             last = self.prices.get(order.symbol)
@@ -194,6 +192,18 @@ class TradingState:
             self._replace(self._open, order.id, order)
             if reservation is not None:
                 self._reserve(order.id, reservation)
+
+    def spent(self, order_id: str, fill: Trade) -> None:
+        """A fill took its part of what its order holds back."""
+        held = self._reservations.get(order_id)
+        if held is None:
+            return
+        self._release(order_id)
+        if fill.side is Side.BUY:
+            rest = replace(held, cash=max(held.cash + fill.cash_effect, ZERO))
+        else:
+            rest = replace(held, quantity=max(held.quantity - fill.quantity, ZERO))
+        self._reserve(order_id, rest)
 
     def halted(self, account: str, halt: Halt | None) -> None:
         """Trading of an account was halted, or resumed with None."""

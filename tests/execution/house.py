@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,6 +50,7 @@ from runtime.clock import ReplayClock
 from runtime.database import ThreadReader, ensure_account, open_database, read, reader_engine, seed_catalogue, sqlite_url
 
 T = TypeVar("T")
+_numbers = count(1)
 
 START = datetime(2026, 1, 1, 10, 0, tzinfo=UTC)
 BTC = "BTC-USD"
@@ -269,7 +271,6 @@ class House:
             paper=self.paper,
             venues={venue.name: venue for venue in venues},
         )
-        self._number = 0
 
     async def open(self) -> list[Event]:
         """Start the service."""
@@ -284,8 +285,7 @@ class House:
     # ---- what people and bots do ----------------------------------------------------------------------
 
     def _id(self) -> str:
-        self._number += 1
-        return f"{self.clock.now():%H%M%S}-{self._number}"
+        return f"request-{next(_numbers)}"
 
     def order(
         self,
@@ -360,6 +360,11 @@ class House:
     async def cancel(self, order_id: str, **more: Any) -> Responded:
         """The answer to a cancel."""
         return await self.ask(CancelRequest(self._id(), more.pop("account", "main"), order_id, "manual"))
+
+    async def send_cancel(self, order_id: str | None, account: str = "main") -> list[Event]:
+        """All that a cancel brings about."""
+        assert order_id is not None
+        return await self.send(CancelRequest(self._id(), account, order_id, "manual"))
 
     # ---- the market -----------------------------------------------------------------------------------
 
