@@ -209,12 +209,15 @@ class LedgerTail:
             self._head = self._stored = head(connection, lock=True)
         return self._head
 
-    def append_trade(self, connection: Connection, new: NewTrade, recorded_at: datetime) -> Trade | None:
+    def append_trade(
+        self, connection: Connection, new: NewTrade, recorded_at: datetime, *, surely_new: bool = False
+    ) -> Trade | None:
         """Store a trade; None when the same trade is there already.
 
+        `surely_new` saves the look-up where the caller knows; the database would still refuse a second one.
         Raises ConflictingFact when its id is there with other content.
         """
-        existing = find_trade(connection, new.id)
+        existing = None if surely_new else find_trade(connection, new.id)
         if existing is not None:
             if not _same_trade(existing, new):
                 raise ConflictingFact(

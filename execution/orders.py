@@ -171,6 +171,9 @@ def remember(connection: Connection, row: InboxRow) -> None:
 
 def recall(connection: Connection, account: str, request_id: str) -> InboxRow | None:
     """What is remembered of a request id."""
+    key = (account, request_id)
+    if raw.execute(connection, "SELECT 1 FROM inbox WHERE account = ? AND request_id = ?", key).fetchone() is None:
+        return None  # almost always
     for row in _select_inbox.rows(connection, "WHERE account = ? AND request_id = ?", (account, request_id)):
         return InboxRow(*row)
     return None

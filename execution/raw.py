@@ -6,16 +6,42 @@ SQLAlchemy's transaction. The difference between SQLite and PostgreSQL (placehol
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Column, Connection, Table
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DBAPIError
 
+from config.exact import plain
+from config.times import stored_time
+from execution.tables import ExactDecimal, Instant, JsonText, json_text
+
 Convert = Callable[[Any], Any]
 
 
+def _decimal_text(value: Decimal | None) -> str | None:
+    return None if value is None else plain(value)
+
+
+def _time_text(value: datetime | None) -> str | None:
+    return None if value is None else stored_time(value)
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else json_text(value)
+
+
+# The same rules as the decorators' process_bind_param, without SQLAlchemy's two calls around it.
+_TEXT_FORMS: dict[type, Convert] = {ExactDecimal: _decimal_text, Instant: _time_text, JsonText: _json}
+
+
 def _bind(column: Column[Any], dialect: Dialect) -> Convert | None:
+    """How a value becomes the driver's; None: as it is."""
+    quick = _TEXT_FORMS.get(type(column.type))
+    if quick is not None and not (dialect.name == "postgresql" and quick is _decimal_text):
+        return quick
     return column.type.dialect_impl(dialect).bind_processor(dialect)
 
 

@@ -49,6 +49,7 @@ from execution.paper import PaperVenue
 from execution.ports import Clock, Reader, Writer
 from execution.risk import RiskLimits, RiskRefused, check
 from execution.state import TradingState
+from execution.tables import JsonDocument
 from execution.venue import Venue, VenueClosed, VenueFill, VenueReport
 
 
@@ -243,7 +244,7 @@ class ExecutionService:
             close=request.close,
             limit_price=request.limit_price,
             decided_at=request.decided_at,
-            signal_context=request.signal_context,
+            signal_context=None if request.signal_context is None else JsonDocument(request.signal_context),
             note=request.note,
         )
         orders.insert(connection, order)
@@ -501,7 +502,11 @@ class ExecutionService:
                 status = OrderStatus.CANCELLED if partly else OrderStatus.REJECTED
                 progress.order = replace(order, status=status, reason=reason)
                 return None
-        trade = self._tail.append_trade(connection, self._new_trade(order, fill), self._clock.recorded_now())
+        # The paper venue numbers the fills of an order: an order without any cannot have this one.
+        first = fill.if_funded and not progress.had_fills and not progress.fills
+        trade = self._tail.append_trade(
+            connection, self._new_trade(order, fill), self._clock.recorded_now(), surely_new=first
+        )
         if trade is None:
             return None
         self.state.fold(trade)

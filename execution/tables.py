@@ -115,8 +115,30 @@ class Flag(TypeDecorator[bool]):
         return None if value is None else bool(value)
 
 
+class JsonDocument(dict[str, Any]):
+    """A JSON object that remembers its canonical text: an order's context is stored and hashed three times.
+
+    Never changed after it was made.
+    """
+
+    __slots__ = ("_text",)
+
+    @property
+    def text(self) -> str:
+        """The canonical text."""
+        try:
+            return self._text
+        except AttributeError:
+            self._text: str = _canonical(self)
+            return self._text
+
+
 def json_text(value: Mapping[str, Any] | list[Any]) -> str:
     """Canonical JSON: what is hashed and stored."""
+    return value.text if isinstance(value, JsonDocument) else _canonical(value)
+
+
+def _canonical(value: Mapping[str, Any] | list[Any]) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -248,7 +270,6 @@ trades = Table(
     UniqueConstraint("venue", "account", "symbol", "venue_trade_id"),
     Index("ix_trades_account_symbol", "account", "symbol", "executed_at"),
     Index("ix_trades_order_id", "order_id"),
-    Index("ix_trades_triggered_by", "triggered_by", "executed_at"),
     sqlite_strict=True,
 )
 

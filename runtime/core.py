@@ -173,6 +173,7 @@ def build_core(
     fence: Callable[..., None] = lambda _connection: None,
     flush_every: int = 1,
     run_disabled: bool = False,
+    keep_candles: bool = True,
 ) -> Core:
     """Compose the services of `roles`. The writer must not have started yet."""
     roles = tuple(roles)
@@ -202,7 +203,15 @@ def build_core(
             writer, reader, checkpoint_facts=settings.portfolio.checkpoint_facts, fence=fence
         )
     if "signals" in roles:
-        signals = SignalsService(bots, writer, reader, clock, flush_every=flush_every, run_disabled=run_disabled)
+        signals = SignalsService(
+            bots,
+            writer,
+            reader,
+            clock,
+            flush_every=flush_every,
+            run_disabled=run_disabled,
+            keep_candles=keep_candles,
+        )
     return Core(publish, LedgerFollower(reader), execution, portfolio, signals)
 
 

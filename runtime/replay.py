@@ -120,6 +120,7 @@ class Replay:
             publish=self._bus.publish,
             flush_every=FLUSH_EVERY,
             run_disabled=True,
+            keep_candles=database is not None,  # books in memory have no restart to warm indicators for
         )
         self._core.outcomes = self._booked
         self._bus.subscribe(OrderRequest, self._on_request)

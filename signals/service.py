@@ -81,6 +81,7 @@ class SignalsService:
         self._open: dict[str, OrderRequest] = {}
         self._acknowledged: set[str] = set()
         self._unsaved: list[OrderRequest] = []
+        self._unstored: dict[str, OrderRequest] = {}
         self._answered: list[str] = []
         self.holdings = Holdings()
         now = clock.now()
@@ -156,9 +157,18 @@ class SignalsService:
                 except Exception as error:  # noqa: BLE001 - a bot may be anybody's code; it stops only itself
                     failed = True
                     outputs += self._fail(runner, error)
-        if self._unsaved or failed or self._store.due:
+        if failed or self._store.due or (self._unsaved and self._at_once):
             outputs += await self._commit()
+        elif self._unsaved:
+            outputs += self._let_go()
         return outputs
+
+    def _let_go(self) -> list[OrderRequest]:
+        """In replay a request leaves before it is stored: the transaction it causes commits together with it."""
+        requests, self._unsaved = self._unsaved, []
+        for request in requests:
+            self._unstored[request.request_id] = self._open[request.request_id] = request
+        return requests
 
     async def on_facts(self, recorded: FactsRecorded) -> None:
         """Follow the ledger: what was missed in between is read from it."""
@@ -180,7 +190,8 @@ class SignalsService:
         runner = self._runner_of(request)
         if runner is not None and runner.policy is not None and runner.policy.open_request == request.request_id:
             runner.policy.answered(request, filled=bool(response.trades))
-        self._answered.append(response.request_id)
+        if self._unstored.pop(response.request_id, None) is None:
+            self._answered.append(response.request_id)
         # A lost mark costs one repetition, which gets the same answer; replay need not pay for it now.
         return await self._commit() if self._at_once else []
 
@@ -323,9 +334,10 @@ class SignalsService:
         store = self._store
         taken = store.take()
         requests, self._unsaved = self._unsaved, []
+        left = list(self._unstored.values())
         answered, self._answered = self._answered, []
         outputs, rows = self._changed_rows()
-        if not (taken or requests or answered or rows):
+        if not (taken or requests or left or answered or rows):
             return outputs
         before = {name: self._runners[name].saved for name in rows}
         for name, row in rows.items():
@@ -336,7 +348,7 @@ class SignalsService:
             store.flush(connection, taken)
             for name, row in rows.items():
                 _save_state(connection, name, row, now)
-            outbox.store(connection, requests)
+            outbox.store(connection, left + requests)
             outbox.mark_done(connection, answered)
 
         try:
@@ -348,6 +360,7 @@ class SignalsService:
             for name, saved in before.items():
                 self._runners[name].saved = saved
             raise
+        self._unstored.clear()
         self._open.update((request.request_id, request) for request in requests)
         return [*outputs, *requests]
 
