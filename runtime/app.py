@@ -8,6 +8,7 @@ import os
 import secrets
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -20,11 +21,13 @@ from sqlalchemy import Connection, Engine
 
 from config.instruments import default_instrument
 from config.settings import Settings
-from config.times import EPOCH
+from config.times import EPOCH, time_text
 from execution import candles as stored_candles
 from execution import followers, leases, ledger
 from execution.leases import Fence
-from execution.model import AlertRaised, Candle, Fact, OrderRequest, Price, Responded, Severity
+from execution.ledger import derived_id
+from execution.model import AlertRaised, Candle, Fact, OrderRequest, Price, Reason, Responded, Severity
+from execution.orders import DeadLetter
 from execution.writer import GroupCommitWriter
 from runtime import wire
 from runtime.broker import BrokerOptions, Credential, EmbeddedBroker, Violation, load_credential
@@ -91,6 +94,8 @@ class Daemon:
         self._answered = asyncio.Event()
         self._stopping = asyncio.Event()
         self._asked: dict[str, float] = {}
+        self._buses: list[MqttBus] = []
+        self._violations: Counter[Violation] = Counter()
         self._publisher: Publisher
         self._core: Core
         self._writer: GroupCommitWriter
@@ -117,6 +122,7 @@ class Daemon:
             await self._start_services(stack, engine)
             broker = await self._start_broker(stack)
             bus = await self._connect(stack, broker)
+            await self._connect_presence(stack, broker)
             intake = self._make_intake(bus)
             stack.callback(remove_daemon_file, self._settings.data_dir, self._roles)
             self._write_daemon_file()
@@ -226,6 +232,7 @@ class Daemon:
             ),
             self._topics,
             on_violation=self._on_violation,
+            on_restart=self._on_broker_restart,
         )
         await broker.start()
         stack.push_async_callback(broker.stop)
@@ -239,24 +246,10 @@ class Daemon:
         settings = self._settings.broker
         credential = broker.credential if broker is not None else load_credential(self._broker_folder)
         service = "daemon" if set(self._roles) == set(ROLES) else "-".join(self._roles)
-        bus = MqttBus(
-            MqttOptions(
-                host=settings.host,
-                port=settings.port,
-                client_id=credential.client_id(service),
-                **self._login(credential),
-                keepalive=settings.keepalive_seconds,
-                publish_timeout=settings.publish_timeout_seconds,
-                backoff_initial=settings.reconnect_min_seconds,
-                backoff_maximum=settings.reconnect_max_seconds,
-                session_file=self._broker_folder / f"session-{service}",
-                incarnation=(lambda: broker.incarnation) if broker is not None else (lambda: ""),
-            ),
-            self._subscriptions(),
-            presence=self._presence(),
-        )
-        publisher_clock = self._clock
-        self._publisher = Publisher(bus, self._topics, publisher_clock, limit=self._settings.limits.queue)
+        presence = [self._presence(self._topics.status())] if "execution" in self._roles else []
+        bus = MqttBus(self._mqtt_options(credential, service, broker), self._subscriptions(), presence=presence)
+        self._buses.append(bus)
+        self._publisher = Publisher(bus, self._topics, self._clock, limit=self._settings.limits.queue)
         self._core.publish = self._publish
         bus.on_connected(lambda _connected: self._on_connected())
         await bus.start()
@@ -269,6 +262,33 @@ class Daemon:
             self._publish(message)
         return bus
 
+    def _mqtt_options(self, credential: Credential, service: str, broker: EmbeddedBroker | None) -> MqttOptions:
+        settings = self._settings.broker
+        return MqttOptions(
+            host=settings.host,
+            port=settings.port,
+            client_id=credential.client_id(service),
+            **self._login(credential),
+            keepalive=settings.keepalive_seconds,
+            publish_timeout=settings.publish_timeout_seconds,
+            backoff_initial=settings.reconnect_min_seconds,
+            backoff_maximum=settings.reconnect_max_seconds,
+            session_file=self._broker_folder / f"session-{service}",
+            incarnation=(lambda: broker.incarnation) if broker is not None else (lambda: ""),
+        )
+
+    async def _connect_presence(self, stack: AsyncExitStack, broker: EmbeddedBroker | None) -> None:
+        """A last will belongs to a connection, so each service has one of its own that says it is there."""
+        credential = broker.credential if broker is not None else load_credential(self._broker_folder)
+        for role in self._roles:
+            bus = MqttBus(
+                self._mqtt_options(credential, f"presence-{role}", broker),
+                presence=[self._presence(self._topics.service_status(role))],
+            )
+            self._buses.append(bus)
+            await bus.start()
+            stack.push_async_callback(bus.stop)
+
     def _login(self, credential: Credential) -> dict[str, Any]:
         settings = self._settings.broker
         if settings.embedded:
@@ -276,13 +296,10 @@ class Daemon:
         password = None if settings.password is None else settings.password.get_secret_value()
         return {"username": settings.username, "password": password}
 
-    def _presence(self) -> list[Presence]:
+    @staticmethod
+    def _presence(topic: str) -> Presence:
         online = wire.encode(wire.status_wire(Status(online=True, time=WallClock().now())))
-        offline = wire.encode(wire.status_wire(Status(online=False)))
-        topics = [self._topics.service_status(role) for role in self._roles]
-        if "execution" in self._roles:
-            topics.insert(0, self._topics.status())
-        return [Presence(topic, online, offline) for topic in topics]
+        return Presence(topic, online, wire.encode(wire.status_wire(Status(online=False))))
 
     def _subscriptions(self) -> tuple[str, ...]:
         """What this process reads, by its roles."""
@@ -302,6 +319,7 @@ class Daemon:
         settings = self._settings
         intake = Intake(
             self._core,
+            self._reader,
             bus,
             self._topics,
             self._publisher,
@@ -400,6 +418,7 @@ class Daemon:
         republish_at = time.monotonic() + republish_every
         while True:
             await self._core.on_timer()
+            await self._tell_violations()
             self._repeat_requests()
             await self._store_announced()
             if time.monotonic() >= republish_at:
@@ -480,18 +499,36 @@ class Daemon:
                 Outgoing(self._topics.price(message.symbol), wire.encode(wire.price_wire(message)), retain=True)
             )
 
+    def _on_broker_restart(self, _restarts: int) -> None:
+        """The embedded broker is back: connect now instead of after the pause."""
+        for bus in self._buses:
+            bus.hurry()
+
     def _on_violation(self, violation: Violation) -> None:
-        """The broker kept somebody from speaking for the daemon."""
-        log.warning("forged message dropped by the broker", topic=violation.topic, client=violation.client_id)
-        self._publish(
-            AlertRaised(
-                Severity.HIGH,
-                "forged_topic",
-                f"a client tried to publish on {violation.topic}, which only the daemon may; the broker dropped it",
-                None,
-                {"topic": violation.topic, "client": violation.client_id},
+        """The broker kept somebody from speaking for the daemon. Told once a second, however many there are."""
+        if len(self._violations) < 100 or violation in self._violations:
+            self._violations[violation] += 1
+
+    async def _tell_violations(self) -> None:
+        violations, self._violations = self._violations, Counter()
+        for violation, times in violations.items():
+            log.warning("forged message dropped", topic=violation.topic, client=violation.client_id, times=times)
+            message = (
+                f"a client published on {violation.topic}, which only the daemon may; the broker dropped it"
+                f" ({times} time{'s' if times > 1 else ''})"
             )
-        )
+            if self._core.execution is not None:
+                await self._core.execution.bury(self._forged_letter(violation))
+            about = {"topic": violation.topic, "client": violation.client_id, "times": str(times)}
+            self._publish(AlertRaised(Severity.HIGH, "forged_topic", message, None, about))
+
+    @staticmethod
+    def _forged_letter(violation: Violation) -> DeadLetter:
+        """The broker does not show what it dropped, only where."""
+        now = WallClock().now()
+        reason = Reason("forged_topic", "topic", violation.topic, "a topic that clients may publish on")
+        key = derived_id("letter", violation.topic, violation.client_id, time_text(now))
+        return DeadLetter(key, now, violation.topic, b"", 0, reason, retained=False)
 
 
 def read_once(url: str, query: Callable[[Connection], Any]) -> Any:

@@ -30,7 +30,7 @@ from execution.model import (
     ResponseStatus,
     Severity,
 )
-from execution.ports import Clock
+from execution.ports import Clock, Reader
 from execution.service import Envelope
 from runtime.bus import Bus, Incoming
 from runtime.codec import decode
@@ -40,6 +40,7 @@ from runtime.messages import BotCommand, Decoded, RecomputeRequest, Refused, Und
 from runtime.publisher import Outgoing, Publisher
 from runtime.topics import Match, RouteName, Topics
 from runtime.wire_in import response_from
+from signals import outbox
 from signals.errors import SignalsError
 
 log = structlog.get_logger(__name__)
@@ -54,6 +55,7 @@ class Intake:
     def __init__(
         self,
         core: Core,
+        reader: Reader,
         bus: Bus,
         topics: Topics,
         publisher: Publisher,
@@ -66,6 +68,7 @@ class Intake:
         boot_id: str,
     ) -> None:
         self._core = core
+        self._reader = reader
         self._bus = bus
         self._topics = topics
         self._publisher = publisher
@@ -185,9 +188,23 @@ class Intake:
     # ---- requests -------------------------------------------------------------------------------------
 
     async def _on_request(self, incoming: Incoming, match: Match, decoded: Decoded[Any]) -> None:
+        if match.route is RouteName.BOT_REQUEST and not await self._is_ours(decoded.message):
+            expected = "a request that a policy of these books stored before it was sent"
+            await self._bury(
+                incoming, match, Reason("forged_request", "request_id", decoded.message.request_id, expected)
+            )
+            return
         delivery = None if decoded.given_id else self._delivery(incoming)
         key = None if delivery is None else delivery.key
         await self._core.handle(Envelope(decoded.message, decoded.body_hash, key))
+
+    async def _is_ours(self, request: OrderRequest) -> bool:
+        """Policies store a request before they send it. An external broker without an access list lets anybody
+        publish as a bot; what is not in the outbox of these books, to the letter, is not from one."""
+        signals = self._core.signals
+        if signals is not None and signals.open_request(request.request_id) == request:
+            return True
+        return await self._reader.read(lambda c: outbox.find(c, request.request_id)) == request
 
     async def _on_recompute(self, incoming: Incoming, match: Match, decoded: Decoded[RecomputeRequest]) -> None:
         request = decoded.message

@@ -86,3 +86,10 @@ def load_open(connection: Connection) -> list[OrderRequest]:
         .order_by(signal_outbox.c.decided_at, signal_outbox.c.request_id)
     )
     return [from_json(body) for body in connection.execute(query).scalars()]
+
+
+def find(connection: Connection, request_id: str) -> OrderRequest | None:
+    """The request that a policy here made under this id, answered or not."""
+    query = select(signal_outbox.c.body).where(signal_outbox.c.request_id == request_id)
+    body = connection.execute(query).scalar_one_or_none()
+    return None if body is None else from_json(body)

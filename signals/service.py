@@ -16,7 +16,16 @@ from sqlalchemy import Connection, select
 from config.instruments import Instrument
 from config.times import stored_time, timeframe_length
 from execution import candles, ledger, raw
-from execution.model import AlertRaised, Candle, FactsRecorded, Json, OrderRequest, Responded, Severity
+from execution.model import (
+    AlertRaised,
+    Candle,
+    FactsRecorded,
+    Json,
+    OrderRequest,
+    Responded,
+    ResponseStatus,
+    Severity,
+)
 from execution.ports import Clock, Reader, Writer
 from execution.tables import json_text
 from signals import outbox
@@ -189,7 +198,7 @@ class SignalsService:
         self._open.pop(response.request_id, None)
         runner = self._runner_of(request)
         if runner is not None and runner.policy is not None and runner.policy.open_request == request.request_id:
-            runner.policy.answered(request, filled=bool(response.trades))
+            runner.policy.answered(request, filled=_was_filled(response))
         if self._unstored.pop(response.request_id, None) is None:
             self._answered.append(response.request_id)
         # A lost mark costs one repetition, which gets the same answer; replay need not pay for it now.
@@ -222,6 +231,10 @@ class SignalsService:
     def open_requests(self) -> list[OrderRequest]:
         """The requests that nobody answered yet: to be repeated, with the same id, until somebody does."""
         return [request for key, request in self._open.items() if key not in self._acknowledged]
+
+    def open_request(self, request_id: str) -> OrderRequest | None:
+        """A request that has no final answer yet."""
+        return self._open.get(request_id)
 
     def states(self) -> list[BotState]:
         """Every bot's state, for the retained messages."""
@@ -377,6 +390,11 @@ class SignalsService:
             if row != runner.saved:
                 rows[name] = row
         return outputs, rows
+
+
+def _was_filled(response: Responded) -> bool:
+    """Whether something was traded; the answer of another process comes without its trades."""
+    return bool(response.trades) or response.status is ResponseStatus.FILLED
 
 
 def _stored(
