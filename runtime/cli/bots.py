@@ -1,0 +1,209 @@
+"""`bots`, `signals`, `bot`: what the bots are, what they advise, and telling them to start or stop."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from runtime.cli.base import FAILED, UNREACHABLE, USAGE, CommandFailed, Place, command
+from runtime.cli.books import page
+from runtime.cli.inputs import BotsOption
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+PANEL = "Look"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    command(app, "bots", json=True, panel=PANEL)(bots)
+    command(app, "signals", json=True, panel=PANEL)(signals)
+    command(app, "bot", panel="Trade")(bot)
+
+
+def bots(place: Place, bots: BotsOption = None) -> None:
+    """The bots: their files, and the state in which they are."""
+    from runtime.cli.output import show_json, show_table
+    from signals.loading import load_bots
+
+    rows = place.read(_stored)
+    files = {file.name: file for file in load_bots(list(bots or [place.settings.bots_folder]))}
+    live = _live(place)
+    items: list[dict[str, Any]] = []
+    for name in sorted({*rows, *files, *live}):
+        row, file, state = rows.get(name), files.get(name), live.get(name)
+        items.append(
+            {
+                "bot": name,
+                "status": state["status"] if state else (row["status"] if row else None),
+                "symbol": file.symbol if file else (state or {}).get("symbol"),
+                "timeframe": (state or {}).get("timeframe") or (file.timeframe if file else None),
+                "account": file.account if file else (state or {}).get("account"),
+                "class": file.kind if file else None,
+                "enabled": file.enabled if file else None,
+                "operator_stopped": row["operator_stopped"] if row else False,
+                "updated_at": row["updated_at"] if row else None,
+                "last_error": (state or {}).get("last_error"),
+                "running": state is not None,
+            }
+        )
+    if place.json:
+        show_json(page(items))
+        return
+    show_table(
+        ["bot", "status", "symbol", "timeframe", "account", "class", "enabled", "error"],
+        [
+            [
+                item["bot"],
+                _status_text(item),
+                item["symbol"] or "-",
+                item["timeframe"] or "any",
+                item["account"] or "-",
+                item["class"] or "(no file here)",
+                {True: "yes", False: "no", None: "-"}[item["enabled"]],
+                item["last_error"] or "",
+            ]
+            for item in items
+        ],
+        empty="no bots",
+    )
+
+
+def _status_text(item: dict[str, Any]) -> str:
+    if item["running"]:
+        return str(item["status"])
+    if item["status"] is None:
+        return "never ran"
+    return f"{item['status']} when last seen"
+
+
+def _stored(connection: "Connection") -> dict[str, dict[str, Any]]:
+    """The saved states by bot."""
+    from sqlalchemy import select
+
+    from config.times import time_text
+    from signals.tables import bot_states
+
+    columns = bot_states.c
+    query = select(columns.bot, columns.status, columns.operator_stopped, columns.updated_at)
+    return {
+        row.bot: {
+            "status": row.status,
+            "operator_stopped": row.operator_stopped,
+            "updated_at": time_text(row.updated_at),
+        }
+        for row in connection.execute(query)
+    }
+
+
+def _live(place: Place) -> dict[str, dict[str, Any]]:
+    """The retained states by bot, when a daemon runs; nothing when it cannot be asked."""
+    import asyncio
+
+    from runtime.bus import BusUnavailable
+    from runtime.client import address_of, retained
+    from runtime.topics import RouteName
+
+    address = address_of(place.settings, place.daemon)
+    if address is None:
+        return {}
+    try:
+        found = asyncio.run(retained(address, [address.topics.filter(RouteName.BOT_STATE)]))
+    except BusUnavailable:
+        return {}
+    return {state["bot"]: state for state in found.values() if isinstance(state, dict) and "bot" in state}
+
+
+def signals(place: Place) -> None:
+    """What each bot last advised, and how its signals voted. Needs a running daemon."""
+    from runtime.cli.output import show_json, show_table
+    from runtime.cli.requests import no_daemon
+
+    live = _live(place)
+    if not live:
+        if place.daemon is None:
+            raise no_daemon(place)
+        raise CommandFailed("the running daemon has no bots, or its broker cannot be reached", UNREACHABLE)
+    states = [live[name] for name in sorted(live)]
+    if place.json:
+        show_json(page({"bot": state["bot"], **(state["last_recommendation"] or {})} for state in states))
+        return
+    show_table(
+        ["bot", "symbol", "side", ">score", "temperature", "confirmed since", "candle", "signals"],
+        [_signal_row(state) for state in states],
+        empty="",
+    )
+
+
+def _signal_row(state: dict[str, Any]) -> list[Any]:
+    advice = state["last_recommendation"]
+    if advice is None:
+        return [state["bot"], state["symbol"], "-", "-", "-", "-", "-", f"{state['status']}, no candle yet"]
+    votes = ", ".join(f"{part['name']} {_score(part['score'])}" for part in advice["signals"])
+    confirmed = advice["confirmed_since"] or "-"
+    return [
+        state["bot"],
+        advice["symbol"],
+        advice["side"],
+        _score(advice["score"]),
+        advice["temperature"],
+        confirmed,
+        advice["time"],
+        votes,
+    ]
+
+
+def _score(score: float | None) -> str:
+    return "-" if score is None else f"{score:+.3f}"
+
+
+def bot(
+    place: Place,
+    action: Annotated[str, typer.Argument(metavar="start|stop|evaluate", help="What the bot is to do.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The bot's name.")],
+) -> None:
+    """Start or stop a bot of the running daemon, or have it evaluate now."""
+    import asyncio
+
+    from runtime.bus import BusUnavailable
+    from runtime.cli.output import show
+    from runtime.cli.requests import no_daemon
+    from runtime.client import address_of, connected
+    from runtime.messages import BotAction
+
+    if action not in list(BotAction):
+        raise typer.BadParameter(f"one of {', '.join(BotAction)}, not {action!r}", param_hint="ACTION")
+    address = address_of(place.settings, place.daemon)
+    if address is None:
+        raise no_daemon(place)
+    known = _live(place)
+    if known and name not in known:
+        raise CommandFailed(f"there is no bot {name!r}; there are: {', '.join(sorted(known))}", USAGE)
+    wanted = {"start": "RUNNING", "stop": "STOPPED"}.get(action)
+
+    async def tell() -> str | None:
+        """Publish, then wait until the retained state says so."""
+        import json
+
+        state, topic = address.topics.bot_state(name), address.topics.bot_set(name)
+        async with connected(address, [state], timeout=5.0) as bus:
+            await bus.publish(topic, action.encode())
+            messages = bus.messages()
+            status = None
+            try:
+                async with asyncio.timeout(5.0):
+                    while wanted is not None and status != wanted:
+                        incoming = await anext(messages)
+                        incoming.ack()
+                        status = json.loads(incoming.payload).get("status")
+            except TimeoutError:
+                pass
+            return status
+
+    try:
+        status = asyncio.run(tell())
+    except BusUnavailable as error:
+        raise CommandFailed(str(error), UNREACHABLE) from None
+    if wanted is not None and status != wanted:
+        raise CommandFailed(f"bot {name} did not become {wanted} within 5 s; it is {status or 'silent'}", FAILED)
+    show(f"bot {name}: {wanted or 'evaluated; `fillbook signals` shows its advice'}")

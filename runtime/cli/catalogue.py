@@ -1,0 +1,176 @@
+"""`account add|list`, `instruments add|list`: what can be traded, and for whom."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from runtime.cli.base import Place, command
+from runtime.cli.books import page
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from config.instruments import Instrument
+
+PANEL = "Set up"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    account = typer.Typer(help="Accounts: add one, list them.", no_args_is_help=True)
+    command(account, "add")(add_account)
+    command(account, "list", json=True)(list_accounts)
+    app.add_typer(account, name="account", rich_help_panel=PANEL)
+    instruments = typer.Typer(help="The catalogue of symbols: add one, list them.", no_args_is_help=True)
+    command(instruments, "add")(add_instrument)
+    command(instruments, "list", json=True)(list_instruments)
+    app.add_typer(instruments, name="instruments", rich_help_panel=PANEL)
+
+
+# ---- accounts -------------------------------------------------------------------------------------------
+
+
+def add_account(
+    place: Place,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Lower-case letters, digits and -.")],
+    mode: Annotated[str, typer.Option("--mode", metavar="spot|margin", help="margin may sell short.")] = "spot",
+    currency: Annotated[str, typer.Option("--currency", metavar="CUR", help="Of its cash.")] = "USD",
+) -> None:
+    """Add a paper account; it starts empty (see `deposit`)."""
+    import re
+
+    from execution import ledger
+    from execution.model import Account, AccountMode
+    from runtime.cli.offline import change
+    from runtime.cli.output import show
+    from runtime.clock import WallClock
+    from runtime.topics import is_account
+
+    if not is_account(name):
+        raise typer.BadParameter(
+            f"lower-case letters, digits and -, at most 32, and no level of another topic; not {name!r}",
+            param_hint="NAME",
+        )
+    if mode not in list(AccountMode):
+        raise typer.BadParameter(f"spot or margin, not {mode!r}", param_hint="--mode")
+    if re.fullmatch("[A-Z]{3,5}", currency) is None:
+        raise typer.BadParameter(f"3 to 5 capital letters, not {currency!r}", param_hint="--currency")
+    account = Account(name, mode=AccountMode(mode), currency=currency)
+    change(place, lambda connection: ledger.add_account(connection, account, WallClock().now()))
+    show(f"account {name}: paper, {mode}, {currency}")
+
+
+def list_accounts(place: Place) -> None:
+    """The accounts."""
+    from execution import ledger
+    from runtime.cli.output import show_json, show_table
+
+    found = place.read(ledger.accounts).values()
+    items = [
+        {"name": a.name, "kind": str(a.kind), "mode": str(a.mode), "currency": a.currency, "venue": a.venue}
+        for a in found
+    ]
+    if place.json:
+        show_json(page(items))
+    else:
+        show_table(["name", "kind", "mode", "currency", "venue"], [list(i.values()) for i in items], empty="none")
+
+
+# ---- instruments ----------------------------------------------------------------------------------------
+
+DecimalOption = Annotated[str | None, typer.Option(metavar="N")]
+
+
+def add_instrument(
+    place: Place,
+    symbol: Annotated[str, typer.Argument(metavar="SYMBOL", help="Such as BTC-USD or BRK.B.")],
+    kind: Annotated[
+        str | None, typer.Option("--kind", metavar="K", help="crypto, stock, fund, option or cash.")
+    ] = None,
+    currency: Annotated[str, typer.Option("--currency", metavar="CUR", help="Of its prices.")] = "USD",
+    quantity_increment: DecimalOption = None,
+    price_increment: DecimalOption = None,
+    minimum_notional: DecimalOption = None,
+    minimum_quantity: DecimalOption = None,
+    maximum_notional: DecimalOption = None,
+    dust: DecimalOption = None,
+) -> None:
+    """Add a symbol to the catalogue; what is not given has the usual values."""
+    from dataclasses import replace
+
+    from config.instruments import InstrumentKind, NotASymbol, default_instrument
+    from execution import ledger
+    from runtime.cli.offline import change
+    from runtime.cli.output import show
+
+    try:
+        instrument = default_instrument(symbol)
+    except NotASymbol as error:
+        raise typer.BadParameter(str(error), param_hint="SYMBOL") from None
+    if kind is not None and kind not in list(InstrumentKind):
+        raise typer.BadParameter(f"one of {', '.join(InstrumentKind)}", param_hint="--kind")
+    numbers = {
+        "quantity_increment": _positive("--quantity-increment", quantity_increment),
+        "price_increment": _positive("--price-increment", price_increment),
+        "minimum_notional": _positive("--minimum-notional", minimum_notional, zero=True),
+        "minimum_quantity": _positive("--minimum-quantity", minimum_quantity, zero=True),
+        "maximum_notional": _positive("--maximum-notional", maximum_notional),
+        "dust": _positive("--dust", dust, zero=True),
+    }
+    changes: dict[str, Any] = {key: value for key, value in numbers.items() if value is not None}
+    if kind is not None:
+        changes["kind"] = InstrumentKind(kind)
+    added = replace(instrument, currency=currency, **changes)
+    change(place, lambda connection: ledger.add_instrument(connection, added))
+    show(f"instrument {symbol}: {added.kind}, {added.currency}")
+
+
+def _positive(option: str, text: str | None, *, zero: bool = False) -> "Decimal | None":
+    from config.exact import NotADecimal, parse_decimal
+
+    if text is None:
+        return None
+    try:
+        value = parse_decimal(text)
+    except NotADecimal as error:
+        raise typer.BadParameter(f"{error}, not {text!r}", param_hint=option) from None
+    if value < 0 or (value == 0 and not zero):
+        raise typer.BadParameter(f"a number {'of at least' if zero else 'above'} 0, not {text}", param_hint=option)
+    return value
+
+
+def list_instruments(place: Place) -> None:
+    """The catalogue: precision, minimums and dust of each symbol."""
+    from execution import ledger
+    from runtime.cli.output import number, show_json, show_table
+
+    found = place.read(ledger.instruments).values()
+    if place.json:
+        show_json(page(map(_instrument_wire, found)))
+        return
+    show_table(
+        ["symbol", "kind", "currency", ">quantity step", ">price step", ">min notional", ">dust", "enabled"],
+        [
+            [
+                entry.symbol,
+                str(entry.kind),
+                entry.currency,
+                number(entry.quantity_increment),
+                number(entry.price_increment),
+                number(entry.minimum_notional),
+                number(entry.dust),
+                "yes" if entry.enabled else "no",
+            ]
+            for entry in found
+        ],
+        empty="none",
+    )
+
+
+def _instrument_wire(entry: "Instrument") -> dict[str, Any]:
+    from dataclasses import asdict
+    from decimal import Decimal
+
+    from config.exact import plain
+
+    return {key: plain(value) if isinstance(value, Decimal) else value for key, value in asdict(entry).items()}

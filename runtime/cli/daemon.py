@@ -1,0 +1,138 @@
+"""`run` and `demo`: start the daemon in the foreground."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from runtime.cli.base import Place, command
+from runtime.cli.inputs import BotsOption, CandlesOption, candle_paths, gather, invalid_input
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+    from signals.bot_file import BotFile
+
+PANEL = "Run"
+DEMO_SPEED = "600"
+"""Ten 1-minute candles a second."""
+
+SpeedOption = Annotated[
+    str | None,
+    typer.Option("--speed", metavar="X", help="How fast candles come: 1 = real time, 600 = ten minutes a second."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    command(app, "run", panel=PANEL)(run)
+    command(app, "demo", panel=PANEL)(demo)
+
+
+def run(
+    place: Place,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="ROLE", help="Only execution, portfolio or signals. Repeatable."),
+    ] = None,
+    candles: CandlesOption = None,
+    speed: SpeedOption = None,
+    bots: BotsOption = None,
+) -> None:
+    """Run the daemon until Ctrl-C: bots, execution, portfolio, broker. Without candles it takes them from the bus."""
+    from runtime.core import ROLES
+
+    for role in only or ():
+        if role not in ROLES:
+            raise typer.BadParameter(f"one of {', '.join(ROLES)}, not {role!r}", param_hint="--only")
+    place.implied = (*_feed_of(candles), *(() if speed is None else (f"feed.speed={speed}",)))
+    inputs = gather(place, bots, candles or ())
+    _serve(place.settings, inputs.bots, roles=tuple(role for role in ROLES if not only or role in only))
+
+
+def demo(
+    place: Place,
+    candles: CandlesOption = None,
+    speed: SpeedOption = None,
+    seed: Annotated[
+        str | None, typer.Option("--seed", metavar="N", help="The same seed gives the same invented candles.")
+    ] = None,
+    bots: BotsOption = None,
+) -> None:
+    """Show the whole chain: several bots trade paper money on invented candles (or on files), live."""
+    from config.settings import SHIPPED_BOTS
+    from runtime.cli.live import LiveView
+
+    implied = list(_feed_of(candles)) if candles else ["feed.synthetic=true"]
+    if candles:
+        implied.append(f"feed.speed={speed or DEMO_SPEED}")
+    elif speed is not None:
+        implied.append(f"feed.candles_per_second={_per_second(speed)}")
+    if seed is not None:
+        implied.append(f"feed.synthetic_seed={seed}")
+    place.implied = tuple(implied)
+    inputs = gather(place, bots or [SHIPPED_BOTS.with_name("demo")], candles or ())
+    settings = place.settings
+    if "log.level" not in place.loaded.sources:  # the live lines say what happens
+        settings = settings.model_copy(update={"log": settings.log.model_copy(update={"level": "warning"})})
+    view = LiveView(
+        synthetic=settings.feed.synthetic,
+        account=settings.account.name,
+        base_topic=settings.base_topic,
+        symbol=_example_symbol(inputs.bots),
+        hint=place.option_text,
+    )
+    _serve(settings, inputs.bots, observe=view.observe)
+    view.goodbye()
+
+
+def _feed_of(candles: Sequence[str] | None) -> tuple[str, ...]:
+    """The settings that `--candles` stands for."""
+    if not candles:
+        return ()
+    faults: list[str] = []
+    files = candle_paths(candles, faults)
+    if faults:
+        raise invalid_input(faults)
+    return ("feed.synthetic=false", *(f"feed.candles.{symbol}={path}" for symbol, path in files.items()))
+
+
+def _per_second(speed: str) -> str:
+    """The pace of invented 1-minute candles at `speed` times real time."""
+    from decimal import Decimal
+
+    from config.exact import NotADecimal, divide, parse_decimal, plain
+    from config.toml_errors import Fault
+
+    try:
+        wanted = parse_decimal(speed)
+    except NotADecimal:
+        wanted = Decimal(0)
+    if wanted <= 0:
+        raise invalid_input([str(Fault("--speed", None, None, speed, "a number above 0 for invented candles"))])
+    return plain(divide(wanted, Decimal(60)))
+
+
+def _example_symbol(bots: Sequence["BotFile"]) -> str:
+    symbols = sorted({bot.symbol for bot in bots})
+    return symbols[0] if symbols else "BTC-USD"
+
+
+def _serve(
+    settings: "Settings",
+    bots: Sequence["BotFile"],
+    *,
+    roles: tuple[str, ...] | None = None,
+    observe: Callable[[object], None] | None = None,
+) -> None:
+    """Run the daemon until it is told to stop; Ctrl-C is a clean end."""
+    import asyncio
+    from contextlib import suppress
+
+    from runtime.app import Daemon
+    from runtime.log import configure_logging
+
+    configure_logging(settings.log)
+    chosen: dict[str, Any] = {} if roles is None else {"roles": roles}
+    daemon = Daemon(settings, bots, observe=observe, **chosen)
+    with suppress(KeyboardInterrupt):  # before the daemon listens to signals itself
+        asyncio.run(daemon.run())

@@ -1,0 +1,138 @@
+"""`fillbook replay`: candle files through bots, execution and portfolio, as fast as they go."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from runtime.cli.base import Place, command, say
+from runtime.cli.inputs import BotsOption, CandlesOption, gather, invalid_input
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from runtime.replay import Progress, ReplayResult
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "replay", json=True, panel="Run")(replay)
+
+
+def replay(
+    place: Place,
+    bots: BotsOption = None,
+    candles: CandlesOption = None,
+    cash: Annotated[
+        str | None,
+        typer.Option("--cash", metavar="N", help="Cash to start with (default: account.initial_deposit)."),
+    ] = None,
+    db: Annotated[
+        Path | None, typer.Option("--db", metavar="PATH", help="Keep the books in this file (default: in memory).")
+    ] = None,
+) -> None:
+    """Run candle files through the bots and print the trades, P&L and a hash of the books."""
+    import asyncio
+
+    if not candles:
+        raise typer.BadParameter("name at least one candle file: SYM=FILE", param_hint="--candles")
+    inputs = gather(place, bots, candles)
+    amount = _cash(place, cash)
+
+    from runtime.replay import Replay
+    from signals.feeds.merge import FileFeed
+
+    run = Replay(place.settings, inputs.bots, FileFeed(inputs.files), cash=amount, database=db)
+    with _Bar(sum(summary.candles for summary in inputs.summaries)) as progress:
+        result = asyncio.run(run.run(progress))
+    for warning in result.warnings:
+        say(f"fillbook: warning: {warning}")
+    if place.json:
+        from runtime.cli.output import show_json
+
+        show_json(result.to_wire())
+    else:
+        _show(result)
+
+
+def _cash(place: Place, text: str | None) -> "Decimal":
+    from config.exact import NotADecimal, parse_decimal
+    from config.toml_errors import Fault
+
+    if text is None:
+        return place.settings.account.initial_deposit
+    try:
+        amount = parse_decimal(text)
+    except NotADecimal as error:
+        raise invalid_input([str(Fault("--cash", None, None, text, str(error)))]) from None
+    if amount < 0:
+        raise invalid_input([str(Fault("--cash", None, None, text, "0 or more"))])
+    return amount
+
+
+class _Bar:
+    """A progress bar on stderr; nothing when stderr is not a terminal."""
+
+    def __init__(self, total: int, what: str = "candles") -> None:
+        self._total = total
+        self._what = what
+        self._bar: Any = None
+
+    def __enter__(self) -> "Progress | None":
+        import sys
+
+        if not sys.stderr.isatty():
+            return None
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._bar.start()
+        task = self._bar.add_task(self._what, total=self._total)
+        return lambda done: self._bar.update(task, completed=done)
+
+    def __exit__(self, *_error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _show(result: "ReplayResult") -> None:
+    from runtime.cli.output import moment, money, number, pairs, price, show, show_table, signed
+
+    portfolio = result.portfolio
+    currency = portfolio.currency
+    show_table(
+        ["time", "side", ">quantity", "symbol", ">price", ">fee", ">realized P&L", "by"],
+        [
+            [
+                moment(trade.executed_at),
+                str(trade.side),
+                number(trade.quantity),
+                trade.symbol,
+                price(trade.price),
+                money(trade.fee),
+                signed(realized),
+                trade.triggered_by,
+            ]
+            for trade, realized in result.trades
+        ],
+        empty="no trades",
+    )
+    show()
+    speed = f", {result.candles / result.seconds:,.0f} a second" if result.seconds else ""
+    pairs(
+        [
+            ("candles", f"{result.candles:,} in {result.seconds:.2f} s{speed}"),
+            ("recommendations", f"{result.recommendations:,}"),
+            ("orders", f"{result.orders:,} ({result.refused:,} requests refused)"),
+            ("fills", f"{result.fills:,}"),
+            ("cash", f"{money(portfolio.cash)} {currency}"),
+            ("market value", f"{money(portfolio.market_value)} {currency}"),
+            ("equity", f"{money(portfolio.equity)} {currency}"),
+            ("realized P&L", signed(portfolio.realized_pnl)),
+            ("unrealized P&L", signed(portfolio.unrealized_pnl)),
+            ("fees", f"{money(portfolio.fees)} {currency}"),
+            ("state hash", result.state_hash),
+        ]
+    )

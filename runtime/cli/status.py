@@ -1,0 +1,181 @@
+"""`status` and `topics`: is it running, and how does one talk to it?"""
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from runtime.cli.base import Place, command
+from runtime.cli.books import page
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+PANEL = "Look"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    from runtime.cli.doctor import doctor
+
+    command(app, "status", json=True, panel=PANEL)(status)
+    command(app, "topics", json=True, panel="Check")(topics)
+    command(app, "doctor", json=True, panel="Check")(doctor)
+
+
+def status(place: Place) -> None:
+    """Daemon, broker, feed, halts, ledger, last candles, open orders, dead letters."""
+    from runtime.cli.output import show_json
+    from runtime.clock import WallClock
+
+    now = WallClock().now()
+    found = {"daemon": _daemon(place), "database": str(place.database), **place.read(lambda c: _books(c, now))}
+    if place.json:
+        show_json(found)
+    else:
+        _show(found)
+
+
+def _daemon(place: Place) -> dict[str, Any]:
+    """The daemon as its file describes it, and whether its broker answers."""
+    import asyncio
+
+    from runtime.bus import BusUnavailable
+    from runtime.client import address_of, retained
+    from runtime.topics import RouteName
+
+    info = place.daemon
+    address = address_of(place.settings, info)
+    reachable, services = False, {}
+    if address is not None:
+        topics = address.topics
+        filters = [topics.status(), topics.filter(RouteName.SERVICE_STATUS)]
+        try:
+            found = asyncio.run(retained(address, filters, timeout=3.0))
+            reachable = True
+            services = {
+                topic.split("/")[-2]: body.get("state") for topic, body in found.items() if "/service/" in topic
+            }
+        except BusUnavailable:
+            pass
+    return {
+        "running": info is not None,
+        **({} if info is None else info.to_wire()),
+        "broker_reachable": reachable,
+        "services": services,
+    }
+
+
+def _books(connection: "Connection", now: "datetime") -> dict[str, Any]:
+    from config.exact import plain
+    from config.times import time_text
+    from execution import candles, ledger, orders, raw
+
+    head = ledger.head(connection)
+    latest = candles.latest(connection).values()
+    buried = raw.execute(connection, "SELECT COUNT(*) FROM dead_letters").fetchone()
+    return {
+        "ledger": {"sequence": head.sequence, "hash": head.hash},
+        "halts": [
+            {"account": name, "by": halt.by, "reason": halt.reason, "at": time_text(halt.at)}
+            for name, halt in sorted(orders.halts(connection).items())
+        ],
+        "candles": [
+            {
+                "symbol": candle.symbol,
+                "timeframe": candle.timeframe,
+                "time": time_text(candle.time),
+                "close": plain(candle.close),
+            }
+            for candle in sorted(latest)
+        ],
+        "open_orders": [
+            {
+                "id": order.id,
+                "account": order.account,
+                "symbol": order.symbol,
+                "side": str(order.side),
+                "status": str(order.status),
+                "triggered_by": order.triggered_by,
+                "created_at": time_text(order.created_at),
+                "age_seconds": max(0, int((now - order.created_at).total_seconds())),
+            }
+            for order in orders.open_orders(connection)
+        ],
+        "dead_letters": 0 if buried is None else buried[0],
+    }
+
+
+def _show(found: dict[str, Any]) -> None:
+    from rich.text import Text
+
+    from config.times import parse_time
+    from runtime.cli.output import Cell, age, moment, pairs, price, show, show_table, to_decimal
+
+    daemon = found["daemon"]
+    rows: list[tuple[str, Cell]] = []
+    if daemon["running"]:
+        rows.append(
+            ("daemon", Text(f"running, process {daemon['pid']}, since {daemon['started_at']}", style="green"))
+        )
+        answers = "answers" if daemon["broker_reachable"] else "does not answer"
+        rows.append(("broker", f"{daemon['broker_host']}:{daemon['broker_port']}, {answers}"))
+        rows.append(("services", ", ".join(f"{name} {state}" for name, state in daemon["services"].items()) or "-"))
+        rows.append(("feed", daemon["feed"]))
+    else:
+        rows.append(("daemon", Text("not running", style="yellow")))
+    rows.append(("books", found["database"]))
+    rows.append(("ledger", f"{found['ledger']['sequence']:,} facts, head {found['ledger']['hash'][:16]}"))
+    for halt in found["halts"]:
+        why = f": {halt['reason']}" if halt["reason"] else ""
+        rows.append(("HALTED", Text(f"{halt['account']} by {halt['by']} at {halt['at']}{why}", style="bold red")))
+    rows.append(("dead letters", f"{found['dead_letters']:,}"))
+    pairs(rows)
+    show()
+    show_table(
+        ["symbol", "timeframe", "last candle", ">close"],
+        [
+            [item["symbol"], item["timeframe"], moment(parse_time(item["time"])), price(to_decimal(item["close"]))]
+            for item in found["candles"]
+        ],
+        empty="no candles yet",
+    )
+    show()
+    show_table(
+        ["open order", "status", "age", "side", "symbol", "account", "by"],
+        [
+            [
+                item["id"],
+                item["status"].replace("_", " "),
+                age(item["age_seconds"]),
+                item["side"],
+                item["symbol"],
+                item["account"],
+                item["triggered_by"],
+            ]
+            for item in found["open_orders"]
+        ],
+        empty="no open orders",
+    )
+
+
+def topics(place: Place) -> None:
+    """Every topic of the bus: who publishes it, whether it is retained, what it carries."""
+    from dataclasses import asdict
+
+    from runtime.cli.output import show_json, show_table
+    from runtime.topics import Topics
+
+    rows = Topics(place.settings.base_topic).table_rows()
+    if place.json:
+        show_json(page(map(asdict, rows)))
+        return
+    show_table(
+        ["topic", "direction", "QoS", "retained", "published by", "message", "payload"],
+        [
+            [r.topic, r.direction, str(r.qos), "yes" if r.retain else "no", r.publisher, r.message, r.payload]
+            for r in rows
+        ],
+        empty="",
+    )
