@@ -1,0 +1,6 @@
+"""`./run bench [--quick] [--json] [NAME ...]`."""
+
+from tests.bench.run import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""The benchmarks by name. A benchmark is imported only in the process that runs it."""
+
+import importlib
+from collections.abc import Callable
+
+from tests.bench.measure import Effort, Row
+
+Benchmark = Callable[[Effort], list[Row]]
+
+_WHERE = {
+    "broker": ("over_broker", "request -> commit -> published over the embedded broker"),
+    "durable": ("durable", "durable fills without the broker, 1, 8 and 64 in flight"),
+    "fills": ("in_memory", "fills in memory"),
+    "growth": ("in_memory", "the cost of a fill in a large ledger"),
+    "replay": ("in_memory", "candles/s of the SMA cross"),
+    "replay_trading": ("in_memory", "candles/s of a bot that trades on every candle"),
+    "fifo": ("in_memory", "the matching engine, streaming and batch"),
+    "start": ("start", "seconds until the daemon is up, with and without history"),
+    "memory": ("memory", "peak memory of replay, books and daemon"),
+}
+_FUNCTIONS = {"broker": "over_broker", "memory": "peak_memory"}
+NAMES = tuple(_WHERE)
+
+
+def descriptions() -> dict[str, str]:
+    """What each benchmark measures."""
+    return {name: about for name, (_, about) in _WHERE.items()}
+
+
+def load(name: str) -> Benchmark:
+    """A benchmark by name."""
+    module = importlib.import_module(f"tests.bench.{_WHERE[name][0]}")
+    found: Benchmark = getattr(module, _FUNCTIONS.get(name, name))
+    return found
