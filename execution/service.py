@@ -142,7 +142,7 @@ class ExecutionService:
             self._seen[symbol, timeframe] = candle.time
             if symbol not in bars or candle.close_time > bars[symbol].close_time:
                 bars[symbol] = candle
-                self._note_price(Price(symbol, candle.close, candle.close_time))
+                self.state.prices.note_candle(candle)
         await self._writer.submit(self.state.load)  # after the prices: reservations of market orders need them
         self._paper.start(await self._reader.read(_last_venue_sequence), bars)
         events: list[Event] = []
@@ -408,13 +408,13 @@ class ExecutionService:
         if seen is not None and candle.time <= seen:
             return ()
         self._seen[key] = candle.time
-        self._note_price(Price(candle.symbol, candle.close, candle.close_time))
+        self.state.prices.note_candle(candle)
         reports = self._paper.on_candle(candle)
         return await self._record(reports) if reports else ()
 
     async def on_price(self, price: Price) -> Sequence[Event]:
         """A last price. Older ones are ignored."""
-        if not self._note_price(price):
+        if not self.state.prices.note_price(price):
             return ()
         reports = self._paper.on_price(price)
         return await self._record(reports) if reports else ()
@@ -425,13 +425,6 @@ class ExecutionService:
             return await self._record(())
         reports = self._paper.expire()
         return await self._record(reports) if reports else ()
-
-    def _note_price(self, price: Price) -> bool:
-        known = self.state.prices.get(price.symbol)
-        if known is not None and price.time < known.time:
-            return False
-        self.state.prices[price.symbol] = price
-        return True
 
     # ---- recording ------------------------------------------------------------------------------------
 

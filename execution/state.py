@@ -15,7 +15,8 @@ from sqlalchemy import Connection
 from config.exact import ZERO
 from config.instruments import Instrument
 from execution import ledger, orders, raw
-from execution.model import Account, Fact, Halt, Order, Price, Side, Trade
+from execution.model import Account, Fact, Halt, Order, Side, Trade
+from execution.prices import LastPrices
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -37,7 +38,7 @@ class TradingState:
     def __init__(self) -> None:
         self.accounts: dict[str, Account] = {}
         self.instruments: dict[str, Instrument] = {}
-        self.prices: dict[str, Price] = {}
+        self.prices = LastPrices()
         self.sequence = 0
         self._cash: dict[str, Decimal] = {}
         self._held: dict[tuple[str, str], Decimal] = {}
