@@ -47,7 +47,15 @@ from execution.state import TradingState
 from execution.venue import Venue
 from execution.writer import GroupCommitWriter, InlineReader, InlineWriter
 from runtime.clock import ReplayClock
-from runtime.database import ThreadReader, ensure_account, open_database, read, reader_engine, seed_catalogue, sqlite_url
+from runtime.database import (
+    ThreadReader,
+    ensure_account,
+    open_database,
+    read,
+    reader_engine,
+    seed_catalogue,
+    sqlite_url,
+)
 
 T = TypeVar("T")
 _numbers = count(1)
@@ -120,7 +128,9 @@ def fill(
     )
 
 
-def flow(key: str, amount: str = "100", kind: CashFlowKind = CashFlowKind.DEPOSIT, account: str = "main") -> NewCashFlow:
+def flow(
+    key: str, amount: str = "100", kind: CashFlowKind = CashFlowKind.DEPOSIT, account: str = "main"
+) -> NewCashFlow:
     """A deposit (or another flow) before it is in the ledger."""
     return NewCashFlow(account, kind, Decimal(amount), "USD", at(0), "manual", key)
 

@@ -81,13 +81,33 @@ def test_the_database_refuses_to_change_what_is_recorded(filled: Books, sql: str
 
 def test_the_shell_can_add_a_well_formed_trade_so_the_refusals_are_not_for_another_reason(filled: Books) -> None:
     assert shell(filled, f"INSERT INTO trades {_copy('trades', **NEW_TRADE)} WHERE sequence = 2").returncode == 0
-    assert shell(filled, f"INSERT INTO cash_flows {_copy('cash_flows', **NEW_FLOW)} WHERE sequence = 4").returncode == 0
+    assert (
+        shell(filled, f"INSERT INTO cash_flows {_copy('cash_flows', **NEW_FLOW)} WHERE sequence = 4").returncode == 0
+    )
 
 
 @pytest.mark.parametrize("column", ["quantity", "price", "fee", "cash_effect"])
 @pytest.mark.parametrize(
     "text",
-    ["", " 1", "1 ", "1e3", "+1", "1_000", "1,5", ".5", "5.", "1.2.3", "--5", "0x1", "NaN", "Infinity", "١", "1-", "-"],
+    [
+        "",
+        " 1",
+        "1 ",
+        "1e3",
+        "+1",
+        "1_000",
+        "1,5",
+        ".5",
+        "5.",
+        "1.2.3",
+        "--5",
+        "0x1",
+        "NaN",
+        "Infinity",
+        "١",
+        "1-",
+        "-",
+    ],
 )
 def test_only_plain_decimal_text_is_stored_in_trades(filled: Books, column: str, text: str) -> None:
     changed = {**NEW_TRADE, column: f"'{text}'"}
@@ -96,7 +116,9 @@ def test_only_plain_decimal_text_is_stored_in_trades(filled: Books, column: str,
     assert "CHECK" in answer.stderr
 
 
-@pytest.mark.parametrize(("column", "text"), [("quantity", "0"), ("quantity", "0.0"), ("quantity", "-1"), ("price", "-1")])
+@pytest.mark.parametrize(
+    ("column", "text"), [("quantity", "0"), ("quantity", "0.0"), ("quantity", "-1"), ("price", "-1")]
+)
 def test_quantities_are_positive_and_prices_are_not_negative(filled: Books, column: str, text: str) -> None:
     changed = {**NEW_TRADE, column: f"'{text}'"}
     answer = shell(filled, f"INSERT INTO trades {_copy('trades', **changed)} WHERE sequence = 2")

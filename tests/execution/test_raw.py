@@ -36,12 +36,14 @@ def connection() -> Iterator[Connection]:
         yield connection
 
 
+SMALL, LARGE = Decimal("-0.000000000000000001"), Decimal("999999999999999999.999999999999999999")
+FIRST, LAST = datetime(1, 1, 1, 0, 0, 0, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
 ROWS: list[list[Any]] = [
     [1, None, None, None, None, None, None],
-    [2, "ü 'quoted' ?%s", Decimal("-0.000000000000000001"), datetime(2026, 1, 1, tzinfo=UTC), {"a": [1, 0.1, None]}, True, b"\0\xff"],
-    [3, "", Decimal("999999999999999999.999999999999999999"), datetime(1, 1, 1, 0, 0, 0, 1, tzinfo=UTC), [], False, b""],
-    [4, "x", Decimal(0), datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), {}, True, b"x"],
-]  # fmt: skip
+    [2, "ü 'quoted' ?%s", SMALL, datetime(2026, 1, 1, tzinfo=UTC), {"a": [1, 0.1, None]}, True, b"\0\xff"],
+    [3, "", LARGE, FIRST, [], False, b""],
+    [4, "x", Decimal(0), LAST, {}, True, b"x"],
+]
 
 
 def test_every_column_type_comes_back_as_it_went_in(connection: Connection) -> None:
@@ -62,7 +64,7 @@ def test_a_decimal_is_stored_as_its_plain_text(connection: Connection, written: 
 
 def test_a_string_enum_is_stored_as_its_text(connection: Connection) -> None:
     insert.rows(connection, [[1, Side.BUY, None, None, None, None, None]])
-    assert raw.execute(connection, "SELECT typeof(\"order\"), \"order\" FROM everything").fetchone() == ("text", "BUY")
+    assert raw.execute(connection, 'SELECT typeof("order"), "order" FROM everything').fetchone() == ("text", "BUY")
 
 
 def test_no_rows_are_inserted_from_nothing(connection: Connection) -> None:

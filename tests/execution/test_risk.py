@@ -47,9 +47,7 @@ async def test_a_disabled_symbol(house: House) -> None:
 
 async def test_a_symbol_in_another_currency_than_the_accounts(house: House) -> None:
     found = await refused(house, BUY, "1", symbol="SAP-EUR")
-    assert found == Reason(
-        "currency_mismatch", "symbol", "SAP-EUR", "a symbol priced in USD, the account's currency"
-    )
+    assert found == Reason("currency_mismatch", "symbol", "SAP-EUR", "a symbol priced in USD, the account's currency")
 
 
 @pytest.mark.parametrize(("note", "said"), [(None, ""), ("lunch", " (lunch)")])

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from config.exact import plain
-from execution import ledger, leases, orders
+from execution import leases, ledger, orders
 from execution.errors import LeaseLost
 from execution.leases import Fence
 from execution.model import (
@@ -158,7 +158,11 @@ class TestOrders:
         (trade,) = recorded.facts
         assert isinstance(trade, Trade)
         assert (trade.quantity, trade.price, trade.cash_effect, trade.triggered_by) == (2, 100, -200, "manual:ann")
-        assert (trade.order_id, trade.signal_context, trade.order_type) == (changed.order.id, {"why": "test"}, "market")
+        assert (trade.order_id, trade.signal_context, trade.order_type) == (
+            changed.order.id,
+            {"why": "test"},
+            "market",
+        )
         assert answer == answer_to(wish, events)
         assert answers(events)[0].sequence == trade.sequence == 2
         stored = house.stored_order(trade.order_id)
@@ -430,7 +434,9 @@ class TestHalt:
         await house.price("100")
         wish, halt = house.order(BUY, "1", account="live"), house.halt_request(account="live")
         both = await asyncio.gather(house.send(wish), house.send(halt))
-        said = [answer.status for events in both for answer in answers(events) if answer.request_id == wish.request_id]
+        said = [
+            answer.status for events in both for answer in answers(events) if answer.request_id == wish.request_id
+        ]
         assert said[-1] == "cancelled"
         assert broker.placed == []
 
@@ -574,11 +580,10 @@ async def test_orders_are_listed_newest_first_and_paged_without_a_hole(house: Ho
     for minute in range(5):
         house.clock.advance(at(minute // 2))
         await house.buy("1", limit="90")
-    found: list[Order] = []
-    while page := books.ask(
-        lambda c: orders.orders(c, limit=2, before=(found[-1].created_at, found[-1].id) if found else None)
-    ):
-        found += page
+    found = books.ask(lambda c: orders.orders(c, limit=2))
+    for _ in range(2):
+        cursor = (found[-1].created_at, found[-1].id)
+        found += books.ask(lambda c, after=cursor: orders.orders(c, limit=2, before=after))  # type: ignore[misc]
     assert len({order.id for order in found}) == 5
     assert [order.created_at for order in found] == sorted((o.created_at for o in found), reverse=True)
     assert books.ask(lambda c: orders.orders(c, symbol="AAPL")) == []

@@ -35,6 +35,11 @@ def lock(books: Books) -> Lock:
     return Lock(books)
 
 
+def has_failed(house: House) -> bool:
+    """Whether the house has stopped for its storage."""
+    return house.service.storage_failure is not None
+
+
 @pytest.fixture(params=[False, True], ids=["inline", "group commit"])
 async def house(request: pytest.FixtureRequest, build: Callable[..., House]) -> House:
     """An open house with a price, with each of the writers."""
@@ -53,13 +58,13 @@ async def test_nothing_is_taken_while_the_database_is_locked_and_everybody_sees_
     assert "HALTED" in alert.message
     assert "locked" in alert.message
     assert reason(answers([refusal])[0]).code == "storage_unavailable"
-    assert house.service.storage_failure is not None
+    assert has_failed(house)
     lock.release()
     assert reason(await house.buy("1")).code == "storage_unavailable", "only a person's resume ends it"
     assert reason(await house.deposit("1")).code == "storage_unavailable"
     assert house.trades() == []
     await house.resume()
-    assert house.service.storage_failure is None
+    assert not has_failed(house)
     assert (await house.ask(wish)).status == "filled", "it was never taken, so it may come again"
 
 
@@ -68,12 +73,12 @@ async def test_a_resume_that_cannot_be_stored_or_is_refused_ends_nothing(house: 
     await house.buy("1")
     (refusal,) = await house.resume()
     assert reason(answers([refusal])[0]).code == "storage_unavailable"
-    assert house.service.storage_failure is not None
+    assert has_failed(house)
     lock.release()
     await house.resume(account="nobody")
-    assert house.service.storage_failure is not None
+    assert has_failed(house)
     await house.resume()
-    assert house.service.storage_failure is None
+    assert not has_failed(house)
 
 
 async def test_a_known_request_still_gets_its_true_answer(house: House, lock: Lock) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from execution.errors import ExecutionError, LedgerError, StorageUnavailable
 from execution.writer import GroupCommitWriter, InlineReader, InlineWriter
-from tests.execution.house import Books, flow
+from tests.execution.house import START, Books, flow
 
 
 class Witness:
@@ -91,7 +91,9 @@ async def together(writer: GroupCommitWriter, *works: Callable[[Connection], Any
 
 def names(books: Books) -> list[str]:
     """The rows that are committed."""
-    return [row[0] for row in books.ask(lambda c: c.exec_driver_sql("SELECT name FROM followers ORDER BY name").all())]
+    return [
+        row[0] for row in books.ask(lambda c: c.exec_driver_sql("SELECT name FROM followers ORDER BY name").all())
+    ]
 
 
 async def test_works_that_wait_together_share_one_transaction(
@@ -110,11 +112,16 @@ async def test_a_result_comes_only_after_its_commit(books: Books, writer: GroupC
 
 async def test_nothing_is_visible_to_others_before_the_commit(books: Books, writer: GroupCommitWriter) -> None:
     gate = Gate()
-    both = [writer.submit(lambda c: (note("early")(c), gate(c)))]
+
+    def early(connection: Connection) -> None:
+        note("early")(connection)
+        gate(connection)
+
+    waiting = writer.submit(early)
     await asyncio.to_thread(gate.entered.wait)
     assert names(books) == []
     gate.open()
-    await asyncio.gather(*both)
+    await waiting
     assert names(books) == ["early"]
 
 
@@ -159,7 +166,7 @@ async def test_a_full_disk_fails_everybody_in_the_group_and_the_writer_lives_on(
     writer.join(witness)
     writer.start()
     await writer.submit(lambda c: c.exec_driver_sql(f"PRAGMA max_page_count = {pages}").scalar_one())
-    results = await together(writer, note("small"), lambda c: books_full(books, c), note("other"))
+    results = await together(writer, note("small"), lambda c: fill_up(books, c), note("other"))
     assert [type(result) for result in results] == [StorageUnavailable] * 3
     assert "full" in str(results[0])
     await writer.submit(lambda c: c.exec_driver_sql("PRAGMA max_page_count = 1000000").scalar_one())
@@ -168,16 +175,10 @@ async def test_a_full_disk_fails_everybody_in_the_group_and_the_writer_lives_on(
     writer.stop()
 
 
-def books_full(books: Books, connection: Connection) -> None:
+def fill_up(books: Books, connection: Connection) -> None:
     """Write through the hot path (the raw driver) until no page is left."""
     for number in range(2000):
-        books.tail.append_flow(connection, flow(f"{number}", account="main"), books_start())
-
-
-def books_start() -> Any:
-    from tests.execution.house import START
-
-    return START
+        books.tail.append_flow(connection, flow(f"{number}"), START)
 
 
 async def test_a_participant_that_refuses_the_commit_fails_every_work_of_it(
@@ -187,21 +188,21 @@ async def test_a_participant_that_refuses_the_commit_fails_every_work_of_it(
         raise ExecutionError("fenced")
 
     witness.before = refuse
-    results = await together_refused(writer, note("a"), note("b"))
+    results = await asyncio.gather(writer.submit(note("a")), writer.submit(note("b")), return_exceptions=True)
     assert [str(result) for result in results] == ["fenced", "fenced"]
     assert names(books) == []
     assert "committed" not in witness.seen
-
-
-async def together_refused(writer: GroupCommitWriter, *works: Callable[[Connection], Any]) -> list[Any]:
-    return await asyncio.gather(*(writer.submit(work) for work in works), return_exceptions=True)
 
 
 async def test_what_a_participant_writes_before_the_commit_is_part_of_it(
     books: Books, writer: GroupCommitWriter, witness: Witness
 ) -> None:
     count = iter(range(100))
-    witness.before = lambda c: note(f"head-{next(count)}")(c) and None
+
+    def write_head(connection: Connection) -> None:
+        note(f"head-{next(count)}")(connection)
+
+    witness.before = write_head
     await writer.submit(note("fact"))
     assert names(books) == ["fact", "head-0"]
 

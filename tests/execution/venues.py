@@ -52,5 +52,12 @@ def lost(order: Order) -> list[VenueReport]:
 def filled(order: Order, number: int = 1, quantity: str = "1", price: str = "100", fee: str = "0") -> VenueFill:
     """One fill of an order, as a live venue tells it."""
     return VenueFill(
-        order.id, Decimal(quantity), Decimal(price), Decimal(fee), "USD", START, f"{order.client_order_id}-{number}", number
+        order.id,
+        Decimal(quantity),
+        Decimal(price),
+        Decimal(fee),
+        "USD",
+        START,
+        f"{order.client_order_id}-{number}",
+        number,
     )

@@ -18,7 +18,20 @@ from execution import ledger, orders
 from execution.model import CashFlowKind, Halt, OrderStatus, OrderType, Request, Responded, Side, Trade
 from execution.paper import PaperCosts
 from execution.state import TradingState
-from tests.execution.house import BTC, START, Books, House, answers, at, bar, fill, flow, make_template, reason, snapshot
+from tests.execution.house import (
+    BTC,
+    START,
+    Books,
+    House,
+    answers,
+    at,
+    bar,
+    fill,
+    flow,
+    make_template,
+    reason,
+    snapshot,
+)
 
 SYMBOLS = (BTC, "LOT")
 
@@ -32,24 +45,27 @@ def decimals(low: str, high: str, places: int) -> st.SearchStrategy[str]:
     return st.decimals(low, high, places=places, allow_nan=False, allow_infinity=False).map(str)
 
 
-prices = decimals("0.5", "40", 2)
+prices = decimals("5", "20", 2)
 wishes = st.fixed_dictionaries(
     {
         "side": st.sampled_from(Side),
         "symbol": st.sampled_from(SYMBOLS),
         "size": st.one_of(
-            st.tuples(st.just("quantity"), decimals("0.5", "400", 1)),
-            st.tuples(st.just("notional"), decimals("1", "3000", 2)),
+            st.tuples(st.just("quantity"), st.integers(4, 200).map(lambda halves: str(Decimal(halves) / 2))),
+            st.tuples(st.just("quantity"), decimals("0.1", "400", 1)),
+            st.tuples(st.just("notional"), decimals("1", "1500", 2)),
             st.tuples(st.just("close"), st.just(True)),
         ),
-        "limit": st.none() | st.decimals("0.5", "40", places=1).map(str),
+        "limit": st.none() | st.decimals("5", "20", places=1).map(str),
         "waits": st.booleans(),
         "expires_in": st.none() | st.sampled_from(["30", "90"]),
     }
 )
+buys = wishes.map(lambda wish: {**wish, "side": Side.BUY, "size": ("notional", "900"), "limit": None})
 steps = st.one_of(
     st.tuples(st.just("order"), wishes),
     st.tuples(st.just("order"), wishes),
+    st.tuples(st.just("order"), buys),
     st.tuples(
         st.just("candle"),
         st.tuples(st.sampled_from(SYMBOLS), prices, prices, prices, prices, decimals("0", "300", 1)),
@@ -60,7 +76,7 @@ steps = st.one_of(
     st.tuples(st.just("deposit"), decimals("0.01", "500", 2)),
     st.tuples(st.just("withdraw"), decimals("0.01", "9000", 2)),
     st.tuples(st.just("timer"), st.none()),
-    st.tuples(st.just("halt"), st.booleans()),
+    st.tuples(st.just("halt"), st.sampled_from([True, False, False])),
     st.tuples(st.just("restart"), st.none()),
 )
 all_costs = st.sampled_from(
@@ -123,7 +139,9 @@ class Day:
             self.house = House(self.books, costs=self.costs, now=house.clock.now())
             self.hear(await self.house.open())
 
-    def wish(self, side: Side, symbol: str, size: tuple[str, Any], limit: str | None, waits: bool, **more: Any) -> Any:
+    def wish(
+        self, side: Side, symbol: str, size: tuple[str, Any], limit: str | None, waits: bool, **more: Any
+    ) -> Any:
         tag = "bot:a" if waits else "manual"
         named = {"quantity": size[1]} if size[0] == "quantity" else {size[0]: size[1]}
         decided = self.minute + 1 if waits else None
@@ -176,7 +194,11 @@ class Day:
             assert bool(fills) or order.status not in (OrderStatus.FILLED, OrderStatus.PARTIALLY_FILLED)
             assert not fills or order.status not in (OrderStatus.PENDING, OrderStatus.REJECTED)
             for trade in fills:
-                assert (trade.symbol, trade.side, trade.triggered_by) == (order.symbol, order.side, order.triggered_by)
+                assert (trade.symbol, trade.side, trade.triggered_by) == (
+                    order.symbol,
+                    order.side,
+                    order.triggered_by,
+                )
                 if order.limit_price is not None:
                     assert (trade.price - order.limit_price) * order.side.sign <= 0, "never worse than its limit"
 
@@ -210,7 +232,7 @@ def run(make: Callable[[Path], Coroutine[Any, Any, None]]) -> None:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(plan=st.lists(steps, max_size=30), costs=all_costs)
+@given(plan=st.lists(steps, min_size=10, max_size=40), costs=all_costs)
 def test_no_day_of_trading_makes_cash_or_quantities_negative_or_the_books_disagree(
     plan: list[tuple[str, Any]], costs: PaperCosts
 ) -> None:
@@ -340,7 +362,10 @@ def an_order(number: int, side: Side, quantity: Decimal) -> Any:
 @given(
     instants=st.lists(
         st.tuples(
-            st.integers(0, 2), st.none() | st.integers(0, 2), st.sampled_from(Side), st.sampled_from(["a", "B", "é", "z"])
+            st.integers(0, 2),
+            st.none() | st.integers(0, 2),
+            st.sampled_from(Side),
+            st.sampled_from(["a", "B", "é", "z"]),
         ),
         max_size=25,
     )
