@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from config.settings import Settings
-from runtime.bus import Bus, BusUnavailable
+from runtime.bus import Bus, BusUnavailable, Incoming
 from runtime.errors import Unreachable
 from runtime.mqtt import MqttBus, MqttOptions
 from runtime.rundir import DaemonInfo
@@ -161,20 +161,40 @@ class _Answers:
 
 
 async def retained(
-    address: Address, filters: Sequence[str], *, expected: int | None = None, timeout: float = 5.0, quiet: float = 0.3
+    address: Address, filters: Sequence[str], *, timeout: float = 5.0, quiet: float = 0.3
 ) -> dict[str, Any]:
     """The retained JSON messages under some filters by topic; ends when `quiet` seconds bring no further one.
 
-    `expected`: end at once with so many of them. Raises BusUnavailable without a broker.
+    Raises BusUnavailable without a broker.
     """
     found: dict[str, Any] = {}
     async with connected(address, filters, timeout=timeout) as bus:
         messages = bus.messages()
         with suppress(TimeoutError):
-            while expected is None or len(found) < expected:
+            while True:
                 incoming = await asyncio.wait_for(anext(messages), quiet)
-                incoming.ack()
-                if incoming.retain and incoming.payload:
-                    with suppress(ValueError):
-                        found[incoming.topic] = json.loads(incoming.payload)
+                if not incoming.retain:  # the live ones have begun: a broker sends what it retained first
+                    break
+                _keep(incoming, found)
     return found
+
+
+async def overheard(
+    address: Address, filters: Sequence[str], *, seconds: float, timeout: float = 5.0
+) -> dict[str, Any]:
+    """The last JSON message on each topic, retained or heard within `seconds`. Raises BusUnavailable."""
+    found: dict[str, Any] = {}
+    async with connected(address, filters, timeout=timeout) as bus:
+        messages = bus.messages()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    _keep(await anext(messages), found)
+    return found
+
+
+def _keep(incoming: Incoming, found: dict[str, Any]) -> None:
+    incoming.ack()
+    with suppress(ValueError):
+        if incoming.payload:
+            found[incoming.topic] = json.loads(incoming.payload)

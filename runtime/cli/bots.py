@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 PANEL = "Look"
+_RETAINED_SECONDS, _LISTEN_SECONDS = 0.3, 1.0
 
 
 def register(app: typer.Typer) -> None:
@@ -96,22 +97,34 @@ def _stored(connection: "Connection") -> dict[str, dict[str, Any]]:
     }
 
 
-def _live(place: Place) -> dict[str, dict[str, Any]]:
-    """The retained states by bot, when a daemon runs; nothing when it cannot be asked."""
+def _live(place: Place, *, with_advice: bool = False) -> dict[str, dict[str, Any]]:
+    """The retained states by bot, when a daemon runs; nothing when it cannot be asked.
+
+    `with_advice`: listen for a second, because the retained state is only renewed now and then.
+    """
     import asyncio
 
     from runtime.bus import BusUnavailable
-    from runtime.client import address_of, retained
+    from runtime.client import address_of, overheard
     from runtime.topics import RouteName
 
     address = address_of(place.settings, place.daemon)
     if address is None:
         return {}
+    names = [RouteName.BOT_STATE, *([RouteName.RECOMMENDATION] if with_advice else [])]
+    filters = [address.topics.filter(name) for name in names]
     try:
-        found = asyncio.run(retained(address, [address.topics.filter(RouteName.BOT_STATE)]))
+        found = asyncio.run(
+            overheard(address, filters, seconds=_LISTEN_SECONDS if with_advice else _RETAINED_SECONDS)
+        )
     except BusUnavailable:
         return {}
-    return {state["bot"]: state for state in found.values() if isinstance(state, dict) and "bot" in state}
+    heard = [body for body in found.values() if isinstance(body, dict) and "bot" in body]
+    states = {body["bot"]: body for body in heard if "last_recommendation" in body}
+    for advice in heard:
+        if "last_recommendation" not in advice and advice["bot"] in states:
+            states[advice["bot"]]["last_recommendation"] = advice
+    return states
 
 
 def signals(place: Place) -> None:
@@ -119,7 +132,7 @@ def signals(place: Place) -> None:
     from runtime.cli.output import show_json, show_table
     from runtime.cli.requests import no_daemon
 
-    live = _live(place)
+    live = _live(place, with_advice=True)
     if not live:
         if place.daemon is None:
             raise no_daemon(place)

@@ -67,7 +67,9 @@ class LiveView:
 
     def _on_started(self, started: Started) -> None:
         topic = f"{self._base_topic}/v1/{self._account}/request/trade"
-        where = "" if started.broker_port == 1883 else f" -p {started.broker_port}"
+        local = started.broker_host in ("127.0.0.1", "localhost", "0.0.0.0")  # noqa: S104 - compared, not bound
+        where = "" if local else f" -h {started.broker_host}"
+        where += "" if started.broker_port == 1883 else f" -p {started.broker_port}"
         body = f'{{"symbol":"{self._symbol}","side":"BUY","notional":"50"}}'
         feed = started.feed
         if self._synthetic:

@@ -73,8 +73,11 @@ def money(value: Decimal | None) -> str:
 
 
 def price(value: Decimal | None) -> str:
-    """A price: at least cents, at most 8 decimals."""
-    return number(value, least=2, most=8)
+    """A price, with as many decimals as its size needs: 60,317.91; 2.9634; 0.00001234."""
+    if value is None:
+        return MISSING
+    places = 2 if value >= 1000 else 4 if value >= 1 else 8
+    return number(value, least=2, most=places)
 
 
 def signed(value: Decimal | None) -> Text:

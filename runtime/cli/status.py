@@ -117,7 +117,13 @@ def _show(found: dict[str, Any]) -> None:
     rows: list[tuple[str, Cell]] = []
     if daemon["running"]:
         rows.append(
-            ("daemon", Text(f"running, process {daemon['pid']}, since {daemon['started_at']}", style="green"))
+            (
+                "daemon",
+                Text(
+                    f"running, process {daemon['pid']}, since {moment(parse_time(daemon['started_at']))}",
+                    style="green",
+                ),
+            )
         )
         answers = "answers" if daemon["broker_reachable"] else "does not answer"
         rows.append(("broker", f"{daemon['broker_host']}:{daemon['broker_port']}, {answers}"))
