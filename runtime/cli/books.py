@@ -57,11 +57,11 @@ def portfolio(
 
 
 def _show_portfolio(shown: "Portfolio") -> None:
-    from runtime.cli.output import moment, money, number, pairs, price, show, show_table, signed
+    from runtime.cli.output import amounts, moment, money, number, pairs, price, show, show_table, signed
 
-    pairs(
+    pairs([("account", f"{shown.account}, in {shown.currency}")])
+    amounts(
         [
-            ("account", f"{shown.account} ({shown.currency})"),
             ("cash", money(shown.cash)),
             ("market value", money(shown.market_value)),
             ("equity", money(shown.equity)),

@@ -114,10 +114,10 @@ def to_decimal(text: Any) -> Decimal | None:
 # ---- tables ---------------------------------------------------------------------------------------------
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[Cell]], *, title: str | None = None) -> Table:
+def table(headings: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
     """A table; a heading that starts with ">" has numbers below it, aligned at the point."""
     cells = [list(row) for row in rows]
-    found = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for index, heading in enumerate(headings):
         if heading.startswith(">"):
             width = _align(cells, index)
@@ -134,10 +134,26 @@ def show_table(
 ) -> None:
     """A table on stdout; `empty` when there is nothing to show."""
     rows = list(rows)
-    if rows:
-        console().print(table(headings, rows, title=title))
-    else:
+    if not rows:
         show(empty)
+    elif sys.stdout.isatty():
+        console().print(table(headings, rows))
+    else:
+        _write_plain(headings, rows)
+
+
+def _write_plain(headings: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    """The table on a pipe or in a file: rich would take a second for some thousand rows."""
+    cells = [list(row) for row in rows]
+    titles = list(headings)
+    for index, heading in enumerate(headings):
+        if heading.startswith(">"):
+            titles[index] = heading[1:].rjust(_align(cells, index))
+    lines = [titles, *([str(cell) for cell in row] for row in cells)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        sys.stdout.write(text.rstrip() + "\n")
 
 
 def _align(rows: list[list[Cell]], index: int) -> int:
@@ -168,3 +184,10 @@ def pairs(rows: Iterable[tuple[str, Cell]]) -> None:
     for name, value in rows:
         grid.add_row(name, value)
     console().print(grid)
+
+
+def amounts(rows: Iterable[tuple[str, Cell]]) -> None:
+    """Names with their numbers on stdout, the points below each other."""
+    cells: list[list[Cell]] = [[name, value] for name, value in rows]
+    _align(cells, 1)
+    pairs((str(name), value) for name, value in cells)

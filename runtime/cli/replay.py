@@ -98,10 +98,9 @@ class _Bar:
 
 
 def _show(result: "ReplayResult") -> None:
-    from runtime.cli.output import moment, money, number, pairs, price, show, show_table, signed
+    from runtime.cli.output import amounts, moment, money, number, pairs, price, show, show_table, signed
 
     portfolio = result.portfolio
-    currency = portfolio.currency
     show_table(
         ["time", "side", ">quantity", "symbol", ">price", ">fee", ">realized P&L", "by"],
         [
@@ -127,12 +126,17 @@ def _show(result: "ReplayResult") -> None:
             ("recommendations", f"{result.recommendations:,}"),
             ("orders", f"{result.orders:,} ({result.refused:,} requests refused)"),
             ("fills", f"{result.fills:,}"),
-            ("cash", f"{money(portfolio.cash)} {currency}"),
-            ("market value", f"{money(portfolio.market_value)} {currency}"),
-            ("equity", f"{money(portfolio.equity)} {currency}"),
+            ("state hash", result.state_hash),
+        ]
+    )
+    show()
+    amounts(
+        [
+            (f"cash, {portfolio.currency}", money(portfolio.cash)),
+            ("market value", money(portfolio.market_value)),
+            ("equity", money(portfolio.equity)),
             ("realized P&L", signed(portfolio.realized_pnl)),
             ("unrealized P&L", signed(portfolio.unrealized_pnl)),
-            ("fees", f"{money(portfolio.fees)} {currency}"),
-            ("state hash", result.state_hash),
+            ("fees", money(portfolio.fees)),
         ]
     )
