@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from config.times import stored_time
 from execution import raw, tables
 from execution.ledger import derived_id
-from execution.model import Halt, Order, OrderStatus, OrderType, Reason, Side, TimeInForce
+from execution.model import Halt, HaltChanged, Order, OrderStatus, OrderType, Reason, Side, TimeInForce
 
 _insert_order = raw.Insert(tables.orders)
 _select_orders = raw.Select(tables.orders)
@@ -229,6 +229,15 @@ def halts(connection: Connection) -> dict[str, Halt]:
         account: Halt(by, reason, datetime.fromisoformat(at))
         for account, by, reason, at in raw.execute(connection, sql).fetchall()
     }
+
+
+def halt_changes(connection: Connection) -> list[HaltChanged]:
+    """The last halt or resume of each account that ever had one."""
+    sql = 'SELECT account, halted, "by", reason, at FROM halts ORDER BY account'
+    return [
+        HaltChanged(account, bool(halted), by, reason, datetime.fromisoformat(at))
+        for account, halted, by, reason, at in raw.execute(connection, sql).fetchall()
+    ]
 
 
 def store_halt(connection: Connection, account: str, halted: bool, by: str, reason: str | None, at: datetime) -> None:

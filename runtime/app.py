@@ -23,10 +23,20 @@ from config.instruments import default_instrument
 from config.settings import Settings
 from config.times import EPOCH, time_text
 from execution import candles as stored_candles
-from execution import followers, leases, ledger
+from execution import followers, leases, ledger, orders
 from execution.leases import Fence
 from execution.ledger import derived_id
-from execution.model import AlertRaised, Candle, Fact, OrderRequest, Price, Reason, Responded, Severity
+from execution.model import (
+    AlertRaised,
+    Candle,
+    Fact,
+    HaltChanged,
+    OrderRequest,
+    Price,
+    Reason,
+    Responded,
+    Severity,
+)
 from execution.orders import DeadLetter
 from execution.writer import GroupCommitWriter
 from runtime import wire
@@ -96,6 +106,7 @@ class Daemon:
         self._asked: dict[str, float] = {}
         self._buses: list[MqttBus] = []
         self._violations: Counter[Violation] = Counter()
+        self._halts: dict[str, HaltChanged] = {}
         self._publisher: Publisher
         self._core: Core
         self._writer: GroupCommitWriter
@@ -212,6 +223,7 @@ class Daemon:
         if self._core.portfolio is not None:
             stack.push_async_callback(self._core.portfolio.stop)
         self._announced = await self._reader.read(lambda c: followers.position(c, ANNOUNCER))
+        self._halts = {change.account: change for change in await self._reader.read(orders.halt_changes)}
 
     async def _start_broker(self, stack: AsyncExitStack) -> EmbeddedBroker | None:
         settings = self._settings.broker
@@ -456,6 +468,8 @@ class Daemon:
             self._answered.set()
         elif isinstance(message, OrderRequest):
             self._asked[message.request_id] = time.monotonic()
+        elif isinstance(message, HaltChanged):
+            self._halts[message.account] = message
         self._publisher.publish(message)
         self._observe(message)
 
@@ -476,6 +490,9 @@ class Daemon:
 
     def _publish_everything(self) -> None:
         """Retained state from the database: the broker may have lost it."""
+        if self._core.execution is not None:
+            for halt in self._halts.values():
+                self._publisher.publish(halt)
         if self._core.portfolio is not None:
             for change in self._core.portfolio.all_state():
                 self._publisher.publish(change)

@@ -9,10 +9,12 @@ and a `triggered_by` that does not belong to the topic.
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
+from config.times import time_text, timeframe_length
 from execution.model import (
     CancelRequest,
     Candle,
@@ -39,6 +41,9 @@ from runtime.payloads import (
 from runtime.topics import Command, Match, RouteName, is_request_id
 
 Outcome: TypeAlias = Decoded[Message] | Refused | Undecodable
+
+_LAST_TIME = datetime(9999, 1, 1, tzinfo=UTC)
+"""No candle closes later: there is no time after year 9999 to reckon with."""
 
 ALIASES: Mapping[str, str] = {"product_id": "symbol", "size_usd": "notional", "size": "quantity"}
 
@@ -78,8 +83,9 @@ def decode(
         return Refused(None, (Reason("retained_command", expected="a command published without the retain flag"),))
     if match.route is RouteName.BOT_SET:
         return _decode_bot_set(match, payload, limits)
-    # Halting must be easy: a halt without a body is a halt.
-    bodiless = match.command in (Command.HALT, Command.RESUME, Command.RECOMPUTE) and not payload.strip()
+    # Halting must be easy: a halt without a body is a halt. Resuming need not be, and an empty message is also
+    # what clears a retained one.
+    bodiless = match.command in (Command.HALT, Command.RECOMPUTE) and not payload.strip()
     document = parse_object(b"{}" if bodiless else payload, limits)
     if isinstance(document, Undecodable):
         return document
@@ -183,6 +189,8 @@ def _decode_candle(match: Match, document: Document, _request_id: str) -> Candle
         raise _Refusal(Reason("bad_candle", "high", str(body.high), "low <= open, close <= high"))
     assert match.symbol is not None
     assert match.timeframe is not None
+    if body.time > _LAST_TIME - timeframe_length(match.timeframe):
+        raise _Refusal(Reason("bad_candle", "time", time_text(body.time), f"a close before {time_text(_LAST_TIME)}"))
     return Candle(match.symbol, match.timeframe, body.time, body.open, body.high, body.low, body.close, body.volume)
 
 

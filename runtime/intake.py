@@ -8,6 +8,7 @@ never a reason to stop.
 import asyncio
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -82,6 +83,7 @@ class Intake:
         self._tasks: set[asyncio.Task[None]] = set()
         self._market: asyncio.Queue[tuple[Incoming, Candle | Price]] = asyncio.Queue()
         self._came_again: set[str] = set()
+        self._clearing: Counter[str] = Counter()
         self._fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.own_symbols: frozenset[str] = frozenset()
         self._handlers: dict[type, Callable[[Incoming, Match, Decoded[Any]], Coroutine[Any, Any, None]]] = {
@@ -151,8 +153,8 @@ class Intake:
         incoming.ack()
 
     async def _dispatch(self, incoming: Incoming, match: Match | None) -> None:
-        if not incoming.payload and incoming.retain:
-            return  # somebody cleared a retained message
+        if not incoming.payload and (incoming.retain or self._is_our_clearing(incoming.topic)):
+            return  # a retained message was cleared
         if match is None:
             await self._bury(
                 incoming, None, Reason("bad_topic", "topic", incoming.topic[:64], "a topic of `fillbook topics`")
@@ -166,6 +168,13 @@ class Intake:
             await self._refuse(incoming, match, outcome)
         else:
             await self._handlers[type(outcome.message)](incoming, match, outcome)
+
+    def _is_our_clearing(self, topic: str) -> bool:
+        """Whether an empty message is the echo of one that cleared a retained command: it would be a halt."""
+        if not self._clearing[topic]:
+            return False
+        self._clearing[topic] -= 1
+        return True
 
     # ---- identity -------------------------------------------------------------------------------------
 
@@ -229,6 +238,7 @@ class Intake:
     async def _refuse(self, incoming: Incoming, match: Match, refused: Refused) -> None:
         """Understood but not allowed: answered to whoever can be answered, kept and alerted otherwise."""
         if incoming.retain:
+            self._clearing[incoming.topic] += 1
             self._publisher.put(Outgoing(incoming.topic, b"", retain=True, keep=True))
         if refused.request_id is not None and match.account is not None:
             reason = refused.reasons[0]
@@ -291,9 +301,16 @@ class Intake:
                     await self._core.on_candle(message)
                 else:
                     await self._core.on_price(message)
+            except LeaseLost:
+                raise
             except StorageUnavailable as error:
                 log.error("candle not stored", symbol=message.symbol, error=str(error))
                 continue
+            except Exception as error:  # as in _take
+                log.exception("message failed", topic=incoming.topic)
+                await self._bury(
+                    incoming, None, Reason("internal_error", None, None, f"{type(error).__name__}: {error}")
+                )
             incoming.ack()
 
     # ---- what another process of the same books says ---------------------------------------------------

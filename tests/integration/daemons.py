@@ -1,0 +1,404 @@
+"""A real daemon in a process of its own, and a client that hears everything it says.
+
+The daemon is built from settings by a small script, without the command line: quick to start, and its
+stdout is one JSON line for each thing the tests wait for. Nothing outlives its test.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+
+from execution import ledger
+from execution import orders as stored_orders
+from execution.model import Order, Trade
+from portfolio.verify import CheckResult, verify
+from runtime.bus import BusUnavailable
+from runtime.database import open_database, read, reader_engine, sqlite_url
+from runtime.mqtt import MqttBus, MqttOptions
+from tests.integration.brokers import free_port
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parents[2]
+V1 = "fillbook/v1"
+PATIENCE = 20.0
+"""Seconds after which an awaited event counts as missing."""
+
+SCRIPT = """
+import asyncio, json, os, sys
+from pathlib import Path
+from config.loading import load_settings
+from runtime.app import Daemon, Started
+from runtime.errors import RuntimeFault
+from runtime.log import configure_logging
+from signals.loading import load_bots
+
+def say(**line):
+    print(json.dumps(line), flush=True)
+
+def observe(message):
+    if isinstance(message, Started):
+        say(event="started", feed=message.feed, seconds=message.seconds)
+
+def main():
+    given = json.loads(sys.argv[1])
+    loaded = load_settings(config_file=None, overrides=given["set"], environ={}, cwd=Path(given["data_dir"]))
+    settings = loaded.settings
+    configure_logging(settings.log)
+    bots = load_bots([Path(path) for path in given["bots"]], loaded.bot_overrides) if given["bots"] else []
+    try:
+        asyncio.run(Daemon(settings, bots, roles=tuple(given["roles"]), observe=observe).run())
+    except RuntimeFault as fault:
+        say(event="failed", error=type(fault).__name__, message=str(fault))
+        sys.exit(3)
+
+main()
+"""
+
+
+@dataclass
+class Books:
+    """The database of a daemon, read beside it or after it."""
+
+    file: Path
+
+    def read(self, query: Callable[[Connection], T]) -> T:
+        """One consistent read."""
+        engine = reader_engine(sqlite_url(self.file))
+        try:
+            return read(engine, query)
+        finally:
+            engine.dispose()
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """One transaction, as another process beside the daemon would make it."""
+        engine = open_database(sqlite_url(self.file))
+        try:
+            with engine.connect() as connection, connection.begin():
+                return work(connection)
+        finally:
+            engine.dispose()
+
+    @property
+    def trades(self) -> list[Trade]:
+        """All trades by sequence."""
+        return self.read(ledger.trades)
+
+    @property
+    def orders(self) -> list[Order]:
+        """All orders."""
+        return self.read(stored_orders.orders)
+
+    @property
+    def head(self) -> int:
+        """The last sequence."""
+        return self.read(ledger.head).sequence
+
+    def dead_letters(self) -> list[stored_orders.DeadLetter]:
+        """Messages that could not be taken."""
+        return self.read(partial(stored_orders.dead_letters, limit=1000))
+
+    def problems(self) -> list[CheckResult]:
+        """The checks of `verify` that are not ok."""
+        return [result for result in self.read(verify) if not result.ok]
+
+
+@dataclass
+class Server:
+    """The settings of one daemon, and its process while it runs."""
+
+    data_dir: Path
+    port: int = field(default_factory=free_port)
+    settings: Sequence[str] = ()
+    bots: Sequence[Path] = ()
+    roles: Sequence[str] = ("execution", "portfolio", "signals")
+    process: asyncio.subprocess.Process | None = None
+    said: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def books(self) -> Books:
+        """Its database."""
+        return Books(self.data_dir / "fillbook.db")
+
+    @property
+    def log_file(self) -> Path:
+        """Its stderr, of all its lives."""
+        return self.data_dir / f"{'-'.join(self.roles)}.log"
+
+    @property
+    def log(self) -> str:
+        """What it wrote to stderr."""
+        return self.log_file.read_text(encoding="utf-8")
+
+    async def launch(self) -> None:
+        """Start the process; `ready` waits for it."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        given = {
+            "set": [f"data_dir={self.data_dir}", f"broker.port={self.port}", "log.format=json", *self.settings],
+            "data_dir": str(self.data_dir),
+            "bots": [str(path) for path in self.bots],
+            "roles": list(self.roles),
+        }
+        with self.log_file.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-P", "-c", SCRIPT, json.dumps(given),
+                stdout=asyncio.subprocess.PIPE, stderr=log,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )  # fmt: skip
+
+    async def start(self) -> "Server":
+        """Start it and wait until it says so."""
+        await self.launch()
+        line = await self.next_line()
+        assert line.get("event") == "started", f"{line}\n{self.log}"
+        return self
+
+    async def next_line(self) -> dict[str, Any]:
+        """The next thing it says; empty when it ended."""
+        assert self.process is not None
+        assert self.process.stdout is not None
+        raw = await asyncio.wait_for(self.process.stdout.readline(), PATIENCE)
+        line: dict[str, Any] = json.loads(raw) if raw else {}
+        self.said.append(line)
+        return line
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self.process is not None and self.process.returncode is None
+
+    async def kill(self) -> None:
+        """kill -9."""
+        assert self.process is not None
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.wait()
+        await self._close()
+
+    async def stop(self, patience: float = PATIENCE) -> int:
+        """SIGTERM; the exit code."""
+        assert self.process is not None
+        with contextlib.suppress(ProcessLookupError):
+            self.process.terminate()
+        code = await asyncio.wait_for(self.process.wait(), patience)
+        await self._close()
+        return code
+
+    async def _close(self) -> None:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        await self.process.stdout.read()
+
+    def broker_pid(self) -> int:
+        """The process of the embedded broker: the daemon's one child."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        assert len(children) == 1, f"one child, not {children}"
+        return int(children[0])
+
+
+@asynccontextmanager
+async def serving(data_dir: Path, **options: Any) -> AsyncIterator[Server]:
+    """A started daemon; killed at the end if it still runs."""
+    server = Server(data_dir, **options)
+    try:
+        await server.start()
+        yield server
+    finally:
+        if server.running:
+            await server.kill()
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One message."""
+
+    topic: str
+    body: Any
+    retain: bool
+
+    @property
+    def last(self) -> str:
+        """The last level of the topic."""
+        return self.topic.rpartition("/")[2]
+
+
+class Ear:
+    """Hears every message under `fillbook/`, in a session that the broker keeps, and can speak."""
+
+    def __init__(self, port: int, name: str = "ear", *, clean: bool = False, publish_timeout: float = 5.0) -> None:
+        options = MqttOptions(
+            host="127.0.0.1", port=port, client_id=f"test-{name}", clean_session=clean, backoff_initial=0.02,
+            backoff_maximum=0.1, publish_timeout=publish_timeout,
+        )  # fmt: skip
+        self.bus = MqttBus(options, ["fillbook/#"])
+        self.heard: list[Heard] = []
+        self._news = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Ear":
+        await self.bus.start()
+        await self.bus.wait_connected(PATIENCE)
+        self._task = asyncio.create_task(self._listen())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.bus.stop()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _listen(self) -> None:
+        async for incoming in self.bus.messages():
+            try:
+                body = json.loads(incoming.payload)
+            except (ValueError, RecursionError):
+                body = incoming.payload
+            self.heard.append(Heard(incoming.topic, body, incoming.retain))
+            incoming.ack()
+            self._news.set()
+
+    def all(self, topic: str) -> list[Heard]:
+        """What came on a topic below `fillbook/v1/` so far."""
+        return [heard for heard in self.heard if heard.topic == f"{V1}/{topic}"]
+
+    async def until(self, wanted: Callable[[], T | None], what: str = "", patience: float = PATIENCE) -> T:
+        """Wait until `wanted` gives something; asked again at each message."""
+        async with asyncio.timeout(patience):
+            try:
+                while True:
+                    self._news.clear()
+                    if found := wanted():
+                        return found
+                    await self._news.wait()
+            except asyncio.CancelledError:
+                raise AssertionError(f"did not come: {what or wanted}; heard {self.tail()}") from None
+
+    def tail(self) -> str:
+        """The last messages, for a failure."""
+        return "\n".join(f"{heard.topic} {str(heard.body)[:300]}" for heard in self.heard[-12:])
+
+    async def on(self, topic: str, fits: Callable[[Heard], Any] = lambda _heard: True) -> Heard:
+        """The first message on a topic below `fillbook/v1/` that fits."""
+        return await self.until(
+            lambda: next((heard for heard in self.all(topic) if fits(heard)), None), f"a message on {topic}"
+        )
+
+    async def answer(self, request_id: str, account: str = "main") -> Any:
+        """The body of the final response to a request."""
+        return (await self.on(f"{account}/response/{request_id}", lambda heard: heard.body["final"])).body
+
+    async def say(self, topic: str, body: Any, *, retain: bool = False) -> None:
+        """Publish below `fillbook/v1/`; a dictionary as JSON. Returns at the PUBACK."""
+        payload = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else dumped(body)
+        await self.bus.publish(f"{V1}/{topic}", payload, retain=retain)
+
+    async def ask(self, body: dict[str, Any], command: str = "trade", account: str = "main") -> Any:
+        """Send a request with its request_id and return the final answer."""
+        await self.say(f"{account}/request/{command}", body)
+        return await self.answer(body["request_id"], account)
+
+
+def dumped(body: Any) -> bytes:
+    """JSON bytes."""
+    return json.dumps(body).encode()
+
+
+@asynccontextmanager
+async def retained(port: int, *, pattern: str = "fillbook/#") -> AsyncIterator[dict[str, Any]]:
+    """What the broker retains, as a client sees it that subscribes now (everything that comes in one round)."""
+    found: dict[str, Any] = {}
+    options = MqttOptions(host="127.0.0.1", port=port, client_id="test-retained", clean_session=True)
+    bus = MqttBus(options, [pattern, "test/end"])
+    await bus.start()
+    try:
+        await bus.wait_connected(PATIENCE)
+        await bus.publish("test/end", b"")
+        async with asyncio.timeout(PATIENCE):
+            async for incoming in bus.messages():
+                incoming.ack()
+                if incoming.topic == "test/end":
+                    break
+                if incoming.retain:
+                    found[incoming.topic.removeprefix(f"{V1}/")] = json.loads(incoming.payload)
+        yield found
+    finally:
+        await bus.stop()
+
+
+async def load(
+    ear: Ear, requests: Sequence[tuple[str, dict[str, Any]]], *, per_second: float, repeat_after: float = 0.5
+) -> dict[str, Any]:
+    """Send (command, body) at a pace, repeat each until its final response came; the final ones by id."""
+    answers: dict[str, Any] = {}
+    gate = asyncio.Semaphore(64)
+
+    async def one(command: str, body: dict[str, Any]) -> None:
+        topic = f"{V1}/main/response/{body['request_id']}"
+        final = asyncio.get_running_loop().create_future()
+        waiting[topic] = final
+        async with gate:
+            while not final.done():
+                with contextlib.suppress(BusUnavailable):
+                    await ear.say(f"main/request/{command}", body)
+                await asyncio.wait((final,), timeout=repeat_after)
+        answers[body["request_id"]] = final.result()
+
+    waiting: dict[str, asyncio.Future[Any]] = {}
+    seen = 0
+
+    async def sort() -> None:
+        nonlocal seen
+        while True:
+            ear._news.clear()
+            while seen < len(ear.heard):
+                heard = ear.heard[seen]
+                seen += 1
+                final = waiting.get(heard.topic)
+                if final is not None and not final.done() and heard.body["final"]:
+                    final.set_result(heard.body)
+            await ear._news.wait()
+
+    sorting = asyncio.create_task(sort())
+    tasks = []
+    try:
+        for command, body in requests:
+            tasks.append(asyncio.create_task(one(command, body)))
+            await asyncio.sleep(1 / per_second)
+        await asyncio.gather(*tasks)
+    finally:
+        for task in (sorting, *tasks):
+            task.cancel()
+        await asyncio.gather(sorting, *tasks, return_exceptions=True)
+    return answers
+
+
+def candle(time: str, price: str, volume: str = "1000", **changes: str) -> dict[str, str]:
+    """A flat candle's body."""
+    return {"time": time, "open": price, "high": price, "low": price, "close": price, "volume": volume, **changes}
+
+
+def numbered(prefix: str, count: int) -> Iterator[str]:
+    """Request ids."""
+    return (f"{prefix}-{number}" for number in range(count))
+
+
+def freeze(pid: int) -> None:
+    """SIGSTOP."""
+    os.kill(pid, signal.SIGSTOP)
+
+
+def thaw(pid: int) -> None:
+    """SIGCONT."""
+    os.kill(pid, signal.SIGCONT)
