@@ -159,7 +159,14 @@ def replay_trading(effort: Effort) -> list[Row]:
 def sma_cross(fast: int = 10, slow: int = 30) -> BotFile:
     """The shipped example with a small quantity."""
     made: BotFile = SmaCrossFile.model_validate(
-        {"name": "sma-cross", "class": "sma-cross", "symbol": BTC, "fast": fast, "slow": slow, "quantity": Decimal("0.5")}
+        {
+            "name": "sma-cross",
+            "class": "sma-cross",
+            "symbol": BTC,
+            "fast": fast,
+            "slow": slow,
+            "quantity": Decimal("0.5"),
+        }
     )
     return made
 

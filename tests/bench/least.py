@@ -42,9 +42,7 @@ def bare_candles(path: Path) -> int:
 
 def as_integers(trades: Sequence[Trade]) -> list[IntTrade]:
     """Trades for the bare matching."""
-    return [
-        (1 if t.side is Side.BUY else -1, int(t.quantity.scaleb(8)), int(t.price.scaleb(8))) for t in trades
-    ]
+    return [(1 if t.side is Side.BUY else -1, int(t.quantity.scaleb(8)), int(t.price.scaleb(8))) for t in trades]
 
 
 def bare_fifo(trades: Sequence[IntTrade]) -> int:

@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
-from config.settings import Settings
+from sqlalchemy import Connection
+
+from config.settings import AccountSettings, BrokerSettings, LogSettings, Settings
 from execution import tables
 from execution.ledger import content_hash
 from execution.model import OrderRequest, Price, Side, Source, Trade, trade_cash_effect
@@ -27,9 +29,9 @@ def settings_for(data_dir: Path, port: int = 1883) -> Settings:
     """Default settings with books in `data_dir` and an account that never runs out of cash."""
     return Settings(
         data_dir=data_dir,
-        account={"initial_deposit": RICH},  # type: ignore[arg-type]  # pydantic makes the section
-        broker={"port": port},  # type: ignore[arg-type]
-        log={"level": "error"},  # type: ignore[arg-type]
+        account=AccountSettings(initial_deposit=RICH),
+        broker=BrokerSettings(port=port),
+        log=LogSettings(level="error"),
     )
 
 
@@ -106,13 +108,13 @@ class House:
             publish=self.bus.publish,
             roles=roles,
         )
-        self.writer.submit(
-            lambda c: (
-                seed_catalogue(c),
-                ensure_account(c, first_account(settings), opening_deposit(settings, RICH, self.clock), START),
-            )
-        )
+        self.writer.submit(lambda connection: self._prepare(connection, settings))
         self.done = 0
+
+    def _prepare(self, connection: Connection, settings: Settings) -> None:
+        seed_catalogue(connection)
+        opening = opening_deposit(settings, RICH, self.clock)
+        ensure_account(connection, first_account(settings), opening, START)
 
     async def open(self) -> None:
         """Start, and let the market have a price."""
@@ -134,5 +136,3 @@ class House:
         """Commit and close."""
         self.writer.stop()
         self.engine.dispose()
-
-

@@ -39,13 +39,12 @@ def print_table(findings: Sequence[Finding], quick: bool) -> None:
             table.add_row(f"{finding.name}: FAILED, see above", style="red")
         for row in finding.rows:
             table.add_row(*_cells(row), f"{finding.others:.1f}")
-        if finding.rows and finding.name not in _OWN_MEMORY:
+        if finding.megabytes >= 1:
             table.add_row(f"  {finding.name}: peak memory above the start", f"{finding.megabytes:,.0f}", "MB")
         table.add_section()
     console.print(table)
 
 
-_OWN_MEMORY = ("memory",)
 _CAPTION = (
     "cost: how many times what the baseline needs. Best of several repetitions. others' CPU: cores that other "
     "processes kept busy meanwhile; above 0.2 the figures are too low."
