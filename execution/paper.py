@@ -118,7 +118,9 @@ class PaperVenue:
     def on_candle(self, candle: Candle) -> list[VenueReport]:
         """A closed candle: fill what it fills."""
         symbol = candle.symbol
-        self._bars[symbol] = candle
+        known = self._bars.get(symbol)
+        if known is None or candle.time >= known.time:  # an hour's bar closes after the minutes inside it
+            self._bars[symbol] = candle
         self._taken[symbol] = ZERO
         book = self._book.get(symbol)
         if not book:

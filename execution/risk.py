@@ -198,7 +198,7 @@ def _quantity(request: OrderRequest, account: Account, instrument: Instrument, s
 def _position_to_close(request: OrderRequest, account: Account, state: TradingState) -> Decimal:
     held = state.held(account.name, request.symbol)
     closing = Side.SELL if held > 0 else Side.BUY
-    free = state.free_quantity(account.name, request.symbol) if held > 0 else -held
+    free = state.free_quantity(account.name, request.symbol) if held > 0 else -held - _closing(request, state)
     if not held or free <= 0 or closing is not request.side:
         raise _Refusal(
             "nothing_to_close",
@@ -207,6 +207,12 @@ def _position_to_close(request: OrderRequest, account: Account, state: TradingSt
             f"a position in {request.symbol} that a {request.side} closes; held {plain(held)}, free {plain(free)}",
         )
     return free
+
+
+def _closing(request: OrderRequest, state: TradingState) -> Decimal:
+    """What open orders that close a short position buy already."""
+    same = (o for o in state.open_orders(request.account) if o.close and o.symbol == request.symbol)
+    return sum((o.quantity for o in same if o.quantity is not None and o.side is Side.BUY), ZERO)
 
 
 def _size(

@@ -140,7 +140,8 @@ class ExecutionService:
         bars: dict[str, Candle] = {}
         for (symbol, timeframe), candle in latest.items():
             self._seen[symbol, timeframe] = candle.time
-            if symbol not in bars or candle.close_time > bars[symbol].close_time:
+            newest = bars.get(symbol)
+            if newest is None or (candle.close_time, candle.time) > (newest.close_time, newest.time):
                 bars[symbol] = candle
                 self.state.prices.note_candle(candle)
         await self._writer.submit(self.state.load)  # after the prices: reservations of market orders need them

@@ -99,6 +99,22 @@ async def test_a_request_that_arrives_after_its_candle_is_filled_at_that_candles
     assert (answer.status, answer.trades[0].price, answer.trades[0].executed_at) == ("filled", 101, at(1))
 
 
+async def test_a_late_request_finds_its_minute_although_the_hour_was_the_last_bar_to_close(
+    build: Callable[..., House],
+) -> None:
+    house = await opened(build)
+    for minute in range(1, 60):
+        await house.candle(bar(minute, str(100 + minute)))
+    await house.candle(bar(0, "100", timeframe="1h"))
+    answer = await house.buy("1", decided=30, triggered_by="bot:a")
+    assert (answer.trades[0].price, answer.trades[0].executed_at) == (130, at(30))
+    house.close()
+    second = build(now=at(60))
+    await second.open()
+    answer = await second.buy("1", decided=31, triggered_by="bot:a")
+    assert (answer.trades[0].price, answer.trades[0].executed_at) == (131, at(31))
+
+
 async def test_a_late_request_skips_bars_without_volume_as_it_would_have_in_time(
     build: Callable[..., House],
 ) -> None:

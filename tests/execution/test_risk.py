@@ -205,6 +205,14 @@ async def test_a_short_position_is_closed_by_a_buy_of_all_of_it(house: House) ->
     assert house.state.held("margin", BTC) == 0
 
 
+async def test_a_short_position_is_not_closed_twice(house: House) -> None:
+    await house.price("100")
+    await house.sell("5", account="margin")
+    assert (await house.buy(close=True, account="margin", limit="90")).status == "accepted"
+    found = await refused(house, BUY, close=True, account="margin")
+    assert found.expected == "a position in BTC-USD that a BUY closes; held -5, free 0"
+
+
 async def test_a_persons_request_that_was_decided_too_long_ago_is_expired(house: House) -> None:
     await house.price("100", 5)
     found = await refused(house, BUY, "1", decided=3.9, expires_in="60")
