@@ -1,0 +1,100 @@
+"""The house itself: names, schema revision, documents, and what must never be in the tree."""
+
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import MetaData, create_engine, text
+
+from execution.guards import create_guards
+from execution.tables import metadata as execution_metadata
+from portfolio.tables import metadata as portfolio_metadata
+from runtime.database import SCHEMA_REVISION, memory_engine, upgrade
+from signals.tables import metadata as signals_metadata
+
+ROOT = Path(__file__).resolve().parent.parent
+MIGRATIONS = ROOT / "runtime" / "migrations"
+METADATA: tuple[MetaData, ...] = (execution_metadata, signals_metadata, portfolio_metadata)
+
+
+@pytest.mark.parametrize("package", ["config", "execution", "signals", "portfolio", "runtime"])
+def test_each_plain_package_name_resolves_inside_the_project(package: str) -> None:
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    assert Path(spec.origin).is_relative_to(ROOT)
+
+
+def test_the_schema_revision_in_the_code_is_the_newest_migration() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    assert ScriptDirectory.from_config(config).get_current_head() == SCHEMA_REVISION
+
+
+def test_the_migrations_make_the_very_schema_that_the_tables_describe() -> None:
+    migrated, described = memory_engine(), create_engine("sqlite://")
+    upgrade(migrated)
+    with described.connect() as connection, connection.begin():
+        for metadata in METADATA:
+            metadata.create_all(connection)
+        create_guards(connection)
+        wanted = _schema(connection)
+    with migrated.connect() as connection, connection.begin():
+        found = _schema(connection)
+    found.pop("alembic_version", None)
+    assert found == wanted
+
+
+def _schema(connection: object) -> dict[str, str]:
+    rows = connection.execute(  # type: ignore[attr-defined]  # a Connection of either engine
+        text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'")
+    )
+    return {name: " ".join(sql.split()) for name, sql in rows if not name.startswith("alembic")}
+
+
+def _tracked(*patterns: str) -> list[Path]:
+    found = subprocess.run(
+        ["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    return [ROOT / name for name in found if (ROOT / name).is_file()]
+
+
+def test_no_tracked_file_names_a_folder_of_the_machine_it_was_written_on() -> None:
+    suspicious = re.compile(r"/(?:work|home|root|Users)/[a-z]")
+    guilty = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in _tracked()
+        if path.suffix in (".py", ".md", ".toml", ".sh", ".txt", ".in", "")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if suspicious.search(line) and "suspicious" not in line
+    ]
+    assert guilty == []
+
+
+def test_every_link_in_the_documents_leads_somewhere() -> None:
+    broken = [
+        f"{path.relative_to(ROOT)}: {target}"
+        for path in _tracked("*.md")
+        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))
+        if "://" not in target and not (path.parent / target).exists()
+    ]
+    assert broken == []
+
+
+def test_every_locked_package_carries_hashes() -> None:
+    for lock in (ROOT / "requirements").glob("*.txt"):
+        lines = lock.read_text(encoding="utf-8").splitlines()
+        packages = [number for number, line in enumerate(lines) if re.match(r"[A-Za-z0-9]", line)]
+        assert packages
+        assert all("--hash=sha256:" in lines[number + 1] for number in packages), lock.name
+
+
+def test_every_dependency_says_why_it_is_there() -> None:
+    for file in (ROOT / "requirements").glob("*.in"):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            if line and not line.startswith(("#", "-r")):
+                assert "#" in line, f"{file.name}: {line}"
