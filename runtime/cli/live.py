@@ -1,6 +1,7 @@
 """The live lines of `fillbook demo`: what the daemon says, as a person wants to read it."""
 
-import sys
+import queue
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
@@ -18,6 +19,8 @@ from signals.model import BotState, BotStatus
 _REFUSALS = (ResponseStatus.REFUSED, ResponseStatus.REJECTED, ResponseStatus.EXPIRED)
 _STYLES = {Side.BUY: "green", Side.SELL: "magenta"}
 _MOST_REQUESTS = 10_000
+_MOST_LINES = 10_000
+_GOODBYE_SECONDS = 2.0
 
 
 class LiveView:
@@ -31,6 +34,9 @@ class LiveView:
         self._symbol = symbol
         self._hint = hint
         self._console = output.console()
+        self._lines: queue.Queue[Text | None] = queue.Queue(_MOST_LINES)
+        self._writer = threading.Thread(target=self._write_lines, name="fillbook-live", daemon=True)
+        self._writer.start()
         self._waiting: list[Trade] = []
         self._realized: dict[tuple[str, str], Decimal] = {}
         self._equity: Decimal | None = None
@@ -62,6 +68,9 @@ class LiveView:
         count = "1 trade" if self._trades == 1 else f"{self._trades} trades"
         equity = "" if self._equity is None else f", equity {output.money(self._equity)}"
         self._print(Text(f"Stopped after {count}{equity}. The books stay; the next start continues them."))
+        with suppress(queue.Full):
+            self._lines.put_nowait(None)
+            self._writer.join(_GOODBYE_SECONDS)
 
     # ---- what is said ---------------------------------------------------------------------------------
 
@@ -181,6 +190,11 @@ class LiveView:
             self._print(line)
 
     def _print(self, line: Text) -> None:
-        with suppress(BrokenPipeError):  # nobody looks any more; the daemon goes on
-            self._console.print(line, soft_wrap=True)
-            sys.stdout.flush()
+        with suppress(queue.Full):  # a terminal that stands still must not hold up trading
+            self._lines.put_nowait(line)
+
+    def _write_lines(self) -> None:
+        """In its own thread: a pipe that nobody reads blocks its writer."""
+        while (line := self._lines.get()) is not None:
+            with suppress(BrokenPipeError, ValueError):  # nobody looks any more; the daemon goes on
+                self._console.print(line, soft_wrap=True)

@@ -129,9 +129,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
     return found
 
 
-def show_table(
-    headings: Sequence[str], rows: Iterable[Sequence[Cell]], *, empty: str, title: str | None = None
-) -> None:
+def show_table(headings: Sequence[str], rows: Iterable[Sequence[Cell]], *, empty: str) -> None:
     """A table on stdout; `empty` when there is nothing to show."""
     rows = list(rows)
     if not rows:

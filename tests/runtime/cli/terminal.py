@@ -1,0 +1,100 @@
+"""Commands as a person types them: in this process, or as a process of their own."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from typer.testing import CliRunner
+
+from config.exact import plain
+from config.times import time_text
+from runtime.cli.app import app
+from signals.feeds.synthetic import SyntheticFeed
+from tests.integration.brokers import free_port
+
+ROOT = Path(__file__).resolve().parents[3]
+SMA_CROSS = ROOT / "config" / "bots" / "sma-cross.toml"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command printed and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """stdout as JSON."""
+        return json.loads(self.out)
+
+
+def fillbook(*arguments: str | Path) -> Result:
+    """Run a command in this process."""
+    found = CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="fillbook")
+    if found.exception is not None and not isinstance(found.exception, SystemExit):
+        raise found.exception
+    return Result(found.exit_code, found.stdout, found.stderr)
+
+
+def candle_file(path: Path, count: int = 400, symbol: str = "BTC-USD") -> Path:
+    """A file of invented 1-minute candles."""
+    feed = SyntheticFeed([symbol], seed=3, seeded=random.Random)
+    rows = (feed.candle(symbol, index) for index in range(count))
+    lines = [",".join([time_text(row.time), *map(plain, row[3:])]) for row in rows]
+    path.write_text("\n".join(["time,open,high,low,close,volume", *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+@contextmanager
+def process(*arguments: str | Path, **options: Any) -> Iterator["subprocess.Popen[str]"]:
+    """A command as a process of its own; killed at the end if it still runs."""
+    running = subprocess.Popen(
+        [sys.executable, "-P", "-m", "runtime.cli", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        **options,
+    )
+    try:
+        yield running
+    finally:
+        if running.poll() is None:
+            running.kill()
+        for stream in (running.stdout, running.stderr):
+            assert stream is not None
+            stream.close()
+        running.wait()
+
+
+def stdout_of(running: "subprocess.Popen[str]") -> IO[str]:
+    """The pipe of its stdout."""
+    assert running.stdout is not None
+    return running.stdout
+
+
+@contextmanager
+def demo(data_dir: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    """A running demo, up and ready."""
+    port = f"broker.port={free_port()}"
+    with process("demo", "--data-dir", data_dir, "--set", port, *arguments) as running:
+        first = stdout_of(running).readline()
+        assert first.startswith("Fillbook demo"), first + (running.stderr.read() if running.stderr else "")
+        yield running
+
+
+def interrupt(running: "subprocess.Popen[str]", patience: float = 20) -> tuple[int, str, str]:
+    """Ctrl-C; the exit code and the rest of stdout and stderr."""
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=patience)
+    return running.returncode, out, err

@@ -1,0 +1,121 @@
+"""A command's side of the bus, on the memory bus."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.loading import load_settings
+from config.settings import Settings
+from runtime.bus import MemoryBroker, MemoryBus
+from runtime.client import Address, NoAnswer, address_of, ask, exchange, is_resting
+from runtime.topics import Command, Topics
+from tests.integration.brokers import free_port
+from tests.runtime.test_rundir import info_of
+
+TOPICS = Topics()
+REQUEST = TOPICS.request("main", Command.TRADE)
+RESPONSE = TOPICS.response("main", "r-1")
+BODY = b'{"request_id":"r-1"}'
+
+
+def answer(status: str, final: bool) -> bytes:
+    """A response."""
+    return json.dumps({"request_id": "r-1", "status": status, "final": final}).encode()
+
+
+@asynccontextmanager
+async def asking(respond: Callable[[int], list[bytes]]) -> AsyncIterator[tuple[MemoryBus, list[bytes]]]:
+    """A client's bus beside a daemon that answers the n-th copy of a request with `respond(n)`."""
+    broker = MemoryBroker()
+    client, daemon = MemoryBus(broker, "cli", [RESPONSE]), MemoryBus(broker, "daemon", [REQUEST])
+    await client.start()
+    await daemon.start()
+    seen: list[bytes] = []
+
+    async def serve() -> None:
+        async for incoming in daemon.messages():
+            seen.append(incoming.payload)
+            for payload in respond(len(seen)):
+                await daemon.publish(RESPONSE, payload)
+
+    task = asyncio.create_task(serve())
+    try:
+        yield client, seen
+    finally:
+        await daemon.stop()
+        await task
+
+
+async def put(client: MemoryBus, **options: Any) -> dict[str, Any]:
+    """Send the request with short times."""
+    return await exchange(client, REQUEST, BODY, **{"timeout": 5.0, "repeat": 0.02, "linger": 0.05, **options})
+
+
+async def test_the_response_ends_the_exchange() -> None:
+    async with asking(lambda _copy: [answer("filled", True)]) as (client, seen):
+        assert (await put(client))["status"] == "filled"
+    assert seen == [BODY]
+
+
+async def test_the_same_request_is_repeated_until_it_is_answered() -> None:
+    async with asking(lambda copy: [answer("filled", True)] if copy == 3 else []) as (client, seen):
+        assert (await put(client))["status"] == "filled"
+    assert seen == [BODY] * 3
+
+
+async def test_without_an_answer_the_outcome_is_unknown() -> None:
+    async with asking(lambda _copy: []) as (client, seen):
+        with pytest.raises(NoAnswer, match=r"no answer within 0\.1 s"):
+            await put(client, timeout=0.1)
+    assert len(seen) > 1
+
+
+async def test_an_open_order_is_waited_for_until_it_is_final() -> None:
+    async with asking(lambda _copy: [answer("accepted", False), answer("filled", True)]) as (client, _):
+        assert (await put(client))["status"] == "filled"
+
+
+async def test_an_order_that_stays_open_is_answered_as_such() -> None:
+    async with asking(lambda _copy: [answer("accepted", False)]) as (client, _):
+        assert (await put(client))["status"] == "accepted"
+
+
+async def test_the_acceptance_of_a_resting_order_is_enough() -> None:
+    async with asking(lambda _copy: [answer("accepted", False)]) as (client, _):
+        assert (await put(client, resting=True, linger=60.0))["status"] == "accepted"
+
+
+async def test_what_is_no_response_is_passed_over() -> None:
+    async with asking(lambda _copy: [b"\xff", b"[]", b"{}", answer("done", True)]) as (client, _):
+        assert (await put(client))["status"] == "done"
+
+
+def test_a_limit_order_rests_unless_it_is_ioc() -> None:
+    assert is_resting({"limit_price": "1"})
+    assert not is_resting({"limit_price": "1", "time_in_force": "IOC"})
+    assert not is_resting({"notional": "1"})
+
+
+async def test_no_broker_is_said_with_its_address() -> None:
+    port = free_port()
+    with pytest.raises(Exception, match=f"no MQTT broker at 127.0.0.1:{port}"):
+        await ask(Address("127.0.0.1", port, TOPICS), "main", Command.HALT, {"request_id": "r-1"}, timeout=0.3)
+
+
+def test_the_address_is_the_running_daemons_or_the_external_brokers(tmp_path: Path) -> None:
+    def settings(*sets: str) -> Settings:
+        return load_settings(config_file=None, overrides=sets, environ={}, cwd=tmp_path).settings
+
+    assert address_of(settings(), None) is None
+    found = address_of(settings(), info_of(tmp_path))
+    assert found is not None
+    assert (found.host, found.port, found.username) == ("127.0.0.1", 18830, None)
+    external = settings("broker.embedded=false", "broker.port=99", "broker.username=me", "broker.password=secret")
+    found = address_of(external, None)
+    assert found is not None
+    assert (found.port, found.username, found.password) == (99, "me", "secret")
