@@ -1,0 +1,145 @@
+"""What the venue reports, inside the write transaction: fills become trades, orders get their status."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from sqlalchemy import Connection
+
+from config.exact import ZERO, plain
+from execution import ledger, orders
+from execution.answers import UNTOUCHED
+from execution.ledger import LedgerTail, NewTrade
+from execution.model import AccountMode, Fact, Order, OrderStatus, Reason, Side, Source, Trade, trade_cash_effect
+from execution.ports import Clock
+from execution.state import TradingState
+from execution.venue import VenueFill, VenueReport
+
+
+@dataclass(slots=True)
+class _Progress:
+    """An order while one batch of venue reports is applied to it."""
+
+    order: Order
+    had_fills: bool
+    fills: list[Trade] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What one batch of venue reports changed: facts, and orders with ALL their fills."""
+
+    facts: tuple[Fact, ...]
+    orders: tuple[tuple[Order, tuple[Trade, ...]], ...]
+
+
+class Recorder:
+    """Applies batches of venue reports; a batch is one work of the writer."""
+
+    def __init__(self, state: TradingState, tail: LedgerTail, clock: Clock) -> None:
+        self.state = state
+        self._tail = tail
+        self._clock = clock
+
+    def apply(self, connection: Connection, reports: Sequence[VenueReport]) -> Applied:
+        self.state.catch_up(connection)
+        touched: dict[str, _Progress] = {}
+        facts: list[Fact] = []
+        for report in reports:
+            progress = self._progress(report, touched)
+            if progress is None:
+                continue  # reported again, or closed by ourselves
+            if isinstance(report, VenueFill):
+                trade = self._apply_fill(connection, progress, report)
+                if trade is not None:
+                    facts.append(trade)
+            else:
+                progress.order = replace(progress.order, status=report.status, reason=report.reason)
+            if progress.order.status.is_final:
+                # Now, not at the end: the next order of this batch may need what this one held back.
+                self.state.changed(progress.order, None)
+        changed = tuple(self._store_progress(connection, progress) for progress in touched.values())
+        return Applied(tuple(facts), changed)
+
+    def _progress(self, report: VenueReport, touched: dict[str, _Progress]) -> _Progress | None:
+        progress = touched.get(report.order_id)
+        if progress is None:
+            order = self.state.open_order(report.order_id)
+            if order is None:
+                return None
+            had_fills = order.status not in UNTOUCHED
+            progress = touched[report.order_id] = _Progress(order, had_fills)
+        return None if progress.order.status.is_final else progress
+
+    def _store_progress(self, connection: Connection, progress: _Progress) -> tuple[Order, tuple[Trade, ...]]:
+        order = progress.order
+        if progress.fills and order.status in UNTOUCHED:
+            order = replace(order, status=OrderStatus.PARTIALLY_FILLED)
+        orders.update_status(connection, order, self._clock.now())
+        fills = ledger.trades(connection, order_id=order.id) if progress.had_fills else progress.fills
+        if not order.status.is_final:
+            self.state.changed(order, self.state.reservation_of(order, fills))
+        return order, tuple(fills)
+
+    def _apply_fill(self, connection: Connection, progress: _Progress, fill: VenueFill) -> Trade | None:
+        order = progress.order
+        if fill.if_funded:
+            reason = self._unfunded(order, fill)
+            if reason is not None:
+                partly = bool(progress.fills) or order.status is OrderStatus.PARTIALLY_FILLED
+                status = OrderStatus.CANCELLED if partly else OrderStatus.REJECTED
+                progress.order = replace(order, status=status, reason=reason)
+                return None
+        # The paper venue numbers the fills of an order: an order without any cannot have this one.
+        first = fill.if_funded and not progress.had_fills and not progress.fills
+        trade = self._tail.append_trade(
+            connection, self._new_trade(order, fill), self._clock.recorded_now(), surely_new=first
+        )
+        if trade is None:
+            return None
+        self.state.fold(trade)
+        self.state.spent(order.id, trade)
+        progress.fills.append(trade)
+        if order.status is OrderStatus.UNKNOWN:
+            progress.order = replace(order, status=OrderStatus.PARTIALLY_FILLED, reason=None)
+        return trade
+
+    def _new_trade(self, order: Order, fill: VenueFill) -> NewTrade:
+        account = self.state.accounts[order.account]
+        fee_in_cash = fill.fee if fill.fee_asset == account.currency else ZERO
+        return NewTrade(
+            id=ledger.trade_id(account.venue, order.account, order.symbol, fill.venue_trade_id),
+            account=order.account,
+            symbol=order.symbol,
+            side=order.side,
+            quantity=fill.quantity,
+            price=fill.price,
+            executed_at=fill.executed_at,
+            fee=fill.fee,
+            fee_asset=fill.fee_asset,
+            cash_effect=trade_cash_effect(order.side, fill.quantity, fill.price, fee_in_cash),
+            venue=account.venue,
+            source=Source.EXCHANGE,
+            triggered_by=order.triggered_by,
+            order_id=order.id,
+            venue_trade_id=fill.venue_trade_id,
+            venue_sequence=fill.venue_sequence,
+            order_type=order.type,
+            signal_context=order.signal_context,
+        )
+
+    def _unfunded(self, order: Order, fill: VenueFill) -> Reason | None:
+        """The paper exchange settles a fill only if the account can pay for it (spot)."""
+        account = self.state.accounts[order.account]
+        if account.mode is not AccountMode.SPOT:
+            return None
+        own = self.state.reserved_by(order.id)
+        if order.side is Side.BUY:
+            cost = fill.quantity * fill.price + fill.fee
+            free = self.state.free_cash(order.account) + (own.cash if own else ZERO)
+            if cost > free:
+                return Reason("INSUFFICIENT_FUND", "cash", plain(free), f"at least {plain(cost)} {account.currency}")
+            return None
+        free = self.state.free_quantity(order.account, order.symbol) + (own.quantity if own else ZERO)
+        if fill.quantity > free:
+            return Reason("INSUFFICIENT_FUND", "quantity", plain(free), f"at least {plain(fill.quantity)}")
+        return None
