@@ -114,44 +114,42 @@ def to_decimal(text: Any) -> Decimal | None:
 # ---- tables ---------------------------------------------------------------------------------------------
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
-    """A table; a heading that starts with ">" has numbers below it, aligned at the point."""
-    cells = [list(row) for row in rows]
-    found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for index, heading in enumerate(headings):
-        if heading.startswith(">"):
-            width = _align(cells, index)
-            found.add_column(heading[1:].rjust(width), no_wrap=True, overflow="fold", header_style="bold")
-        else:
-            found.add_column(heading, overflow="fold", header_style="bold")
-    for row in cells:
-        found.add_row(*row)
-    return found
-
-
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[Cell]], *, empty: str) -> None:
-    """A table on stdout; `empty` when there is nothing to show."""
-    rows = list(rows)
-    if not rows:
-        show(empty)
-    elif sys.stdout.isatty():
-        console().print(table(headings, rows))
-    else:
-        _write_plain(headings, rows)
+    """A table on stdout, as wide as it needs to be; `empty` when there is nothing to show.
 
-
-def _write_plain(headings: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-    """The table on a pipe or in a file: rich would take a second for some thousand rows."""
+    A heading that starts with ">" has numbers below it, aligned at the point. Not rich's table: that one
+    folds times and numbers on a narrow terminal, and takes a second for some thousand rows.
+    """
     cells = [list(row) for row in rows]
-    titles = list(headings)
+    if not cells:
+        show(empty)
+        return
+    titles: list[Cell] = []
     for index, heading in enumerate(headings):
-        if heading.startswith(">"):
-            titles[index] = heading[1:].rjust(_align(cells, index))
-    lines = [titles, *([str(cell) for cell in row] for row in cells)]
+        numbers = heading.startswith(">")
+        title = heading[1:].rjust(_align(cells, index)) if numbers else heading
+        titles.append(Text(title, style="bold"))
+    lines = [titles, *cells]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        sys.stdout.write(text.rstrip() + "\n")
+    if sys.stdout.isatty():
+        shown = console()
+        for line in lines:
+            shown.print(_line(line, widths), soft_wrap=True)
+    else:
+        for line in lines:
+            text = "  ".join(str(cell).ljust(width) for cell, width in zip(line, widths, strict=True))
+            sys.stdout.write(text.rstrip() + "\n")
+
+
+def _line(cells: Sequence[Cell], widths: Sequence[int]) -> Text:
+    padded = []
+    for cell, width in zip(cells, widths, strict=True):
+        text = cell.copy() if isinstance(cell, Text) else Text(cell)
+        text.append(" " * (width - len(text)))
+        padded.append(text)
+    line = Text("  ").join(padded)
+    line.rstrip()
+    return line
 
 
 def _align(rows: list[list[Cell]], index: int) -> int:
