@@ -179,6 +179,8 @@ class PaperVenue:
         reports: list[VenueReport] = []
         candles = await self._candles_since(symbol, resting.active_from)
         current, taken = self._bars.get(symbol), self._taken.get(symbol, ZERO)
+        if current is not None and current not in candles:
+            candles = [*candles, current]  # it is being worked on and not stored yet
         for candle in candles:
             self._taken[symbol] = taken if candle == current else ZERO
             reports += self._match(resting, candle)

@@ -77,11 +77,12 @@ def _approve(request: OrderRequest, state: TradingState, limits: RiskLimits, now
     account = _account(request, state)
     instrument = _instrument(request, account, state)
     _not_halted(account, state)
+    _not_frozen(request, state)
     expires_at = _expiry(request, limits, now)
     price = _reference_price(request, state, limits, now)
     _price_increment(request, instrument)
     quantity = _quantity(request, account, instrument, state)
-    if not request.close:
+    if not _closes_whole_position(request, quantity, state):
         _size(request, quantity, instrument, price, limits)
     _affordable(request, quantity, price, account, state)
     is_limit = request.limit_price is not None
@@ -133,6 +134,19 @@ def _not_halted(account: Account, state: TradingState) -> None:
         )
 
 
+def _not_frozen(request: OrderRequest, state: TradingState) -> None:
+    """What became of an order is unknown: until that is known, nothing more is sent for its symbol."""
+    unknown = state.frozen_by(request.account, request.symbol)
+    if unknown is not None:
+        raise _Refusal("symbol_frozen", "symbol", request.symbol, f"the outcome of order {unknown} to be known first")
+
+
+def _closes_whole_position(request: OrderRequest, quantity: Decimal | None, state: TradingState) -> bool:
+    """Such an order is exempt from minimum and maximum: a small rest can always be sold."""
+    held = state.held(request.account, request.symbol)
+    return request.close or (quantity is not None and held != 0 and quantity * request.side.sign == -held)
+
+
 def _expiry(request: OrderRequest, limits: RiskLimits, now: datetime) -> datetime | None:
     """The instant until which the request may be sent. A policy's request waits for its candle instead."""
     lifetime = limits.request_expiry
@@ -147,6 +161,10 @@ def _expiry(request: OrderRequest, limits: RiskLimits, now: datetime) -> datetim
         if request.decided_at + lifetime < now:
             raise _Refusal(
                 "expired", "decided_at", time_text(request.decided_at), f"at most {lifetime.total_seconds():g} s ago"
+            )
+        if request.decided_at > now + lifetime:
+            raise _Refusal(
+                "in_future", "decided_at", time_text(request.decided_at), f"not long after {time_text(now)}"
             )
         return None
     rests = request.limit_price is not None and request.time_in_force is not TimeInForce.IOC

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from config.exact import ZERO
 from config.instruments import Instrument
 from execution import ledger, orders, raw
-from execution.model import Account, Fact, Halt, Order, Side, Trade
+from execution.model import Account, Fact, Halt, Order, OrderStatus, Side, Trade
 from execution.prices import LastPrices
 
 K = TypeVar("K")
@@ -46,6 +46,7 @@ class TradingState:
         self._reserved_quantity: dict[tuple[str, str], Decimal] = {}
         self._reservations: dict[str, Reservation] = {}
         self._open: dict[str, Order] = {}
+        self._unknown: dict[str, Order] = {}
         self._halts: dict[str, Halt] = {}
         self._undo: list[tuple[dict[Any, Any], Any, Any]] = []
         self._sequence_before = 0
@@ -87,6 +88,7 @@ class TradingState:
             mapping.clear()
         self._reservations.clear()
         self._open.clear()
+        self._unknown.clear()
         self._halts = orders.halts(connection)
         self._caught_up = False
         self.catch_up(connection)
@@ -157,6 +159,13 @@ class TradingState:
         """Open orders, oldest first."""
         return [o for o in list(self._open.values()) if account is None or o.account == account]
 
+    def frozen_by(self, account: str, symbol: str) -> str | None:
+        """The order of this symbol whose outcome is unknown, if there is one."""
+        for order in list(self._unknown.values()):
+            if order.account == account and order.symbol == symbol:
+                return order.id
+        return None
+
     def halt_of(self, account: str) -> Halt | None:
         """The halt of an account, if its trading is halted."""
         return self._halts.get(account)
@@ -181,7 +190,7 @@ class TradingState:
 
     def opened(self, order: Order, reservation: Reservation) -> None:
         """An order became open and reserves what it needs."""
-        self._replace(self._open, order.id, order)
+        self._put_open(order)
         self._reserve(order.id, reservation)
 
     def changed(self, order: Order, reservation: Reservation | None) -> None:
@@ -189,8 +198,10 @@ class TradingState:
         self._release(order.id)
         if order.status.is_final:
             self._remove(self._open, order.id)
+            if order.id in self._unknown:
+                self._remove(self._unknown, order.id)
         else:
-            self._replace(self._open, order.id, order)
+            self._put_open(order)
             if reservation is not None:
                 self._reserve(order.id, reservation)
 
@@ -212,6 +223,13 @@ class TradingState:
             self._remove(self._halts, account)
         else:
             self._replace(self._halts, account, halt)
+
+    def _put_open(self, order: Order) -> None:
+        self._replace(self._open, order.id, order)
+        if order.status is OrderStatus.UNKNOWN:
+            self._replace(self._unknown, order.id, order)
+        elif order.id in self._unknown:
+            self._remove(self._unknown, order.id)
 
     def _reserve(self, order_id: str, reservation: Reservation) -> None:
         self._replace(self._reservations, order_id, reservation)

@@ -115,7 +115,7 @@ class GroupCommitWriter:
         return future
 
     def _run(self) -> None:
-        connection = self._engine.connect()
+        connection: Connection | None = None
         try:
             while True:
                 item = self._queue.get()
@@ -127,7 +127,8 @@ class GroupCommitWriter:
                 if stopping:
                     return
         finally:
-            connection.close()
+            if connection is not None:
+                connection.close()
 
     def _gather(self, first: "_Item[Any] | None") -> "tuple[list[_Item[Any]], bool]":
         assert first is not None
@@ -143,9 +144,13 @@ class GroupCommitWriter:
             items.append(item)
         return items, False
 
-    def _commit(self, connection: Connection, items: "list[_Item[Any]]") -> Connection:
-        """Commit all items in one transaction; if one of them fails, each in its own."""
+    def _commit(self, connection: Connection | None, items: "list[_Item[Any]]") -> Connection | None:
+        """Commit all items in one transaction; if one of them fails, each in its own.
+
+        Returns the connection for the next group; None when there is none and one has to be made.
+        """
         try:
+            connection = connection or self._engine.connect()
             self._transaction(connection, items)
         except DBAPIError as error:
             failure = storage_error(error)
@@ -153,14 +158,16 @@ class GroupCommitWriter:
                 # Never item by item: twenty of them would wait for twenty lock timeouts.
                 for item in items:
                     item.error = failure
-                return self._fresh(connection, error)
+                return self._unless_gone(connection, error)
+            assert connection is not None, "only a connected transaction breaks a constraint"
             self._one_by_one(connection, items)
         except StorageUnavailable as error:
             for item in items:
                 item.error = error
         except Exception as error:  # noqa: BLE001 - whatever a work raises belongs to who submitted it
-            if len(items) == 1:
-                items[0].error = error
+            if len(items) == 1 or connection is None:
+                for item in items:
+                    item.error = error
             else:
                 self._one_by_one(connection, items)
         return connection
@@ -186,12 +193,13 @@ class GroupCommitWriter:
             raise
         self._group.committed()
 
-    def _fresh(self, connection: Connection, error: DBAPIError) -> Connection:
-        """A new connection when the old one is gone (PostgreSQL restarted)."""
-        if not error.connection_invalidated:
-            return connection
-        connection.close()
-        return self._engine.connect()
+    @staticmethod
+    def _unless_gone(connection: Connection | None, error: DBAPIError) -> Connection | None:
+        """The connection, or None when the database closed it (PostgreSQL restarted)."""
+        if connection is not None and error.connection_invalidated:
+            connection.close()
+            return None
+        return connection
 
     @staticmethod
     def _settle(items: "list[_Item[Any]]") -> None:

@@ -243,3 +243,14 @@ async def test_the_last_prices_are_those_of_the_newest_stored_candles(
     await house.open()
     assert {symbol: price.price for symbol, price in house.state.prices.items()} == {BTC: 96, "AAPL": 7}
     assert await house.service.on_candle(bar(59, "50")) == ()
+
+
+async def test_a_request_that_comes_while_its_candle_is_being_worked_on_fills_at_that_candle(
+    build: Callable[..., House],
+) -> None:
+    house = build()
+    await house.open()
+    await house.candle(bar(0, "100"))
+    await house.service.on_candle(bar(1, "110"))  # not stored yet: that is the work of the signals
+    answer = await house.buy("1", decided=1, triggered_by="bot:a")
+    assert [(trade.price, trade.executed_at) for trade in answer.trades] == [(110, at(1))]

@@ -219,6 +219,20 @@ async def test_a_persons_request_that_was_decided_too_long_ago_is_expired(house:
     assert found == Reason("expired", "decided_at", "2026-01-01T10:03:54Z", "at most 60 s ago")
 
 
+async def test_a_persons_request_that_was_decided_in_the_far_future_is_refused(house: House) -> None:
+    await house.price("100", 5)
+    found = await refused(house, BUY, "1", decided=60)
+    assert found == Reason("in_future", "decided_at", "2026-01-01T11:00:00Z", "not long after 2026-01-01T10:05:00Z")
+
+
+async def test_a_quantity_that_is_the_whole_position_is_exempt_from_the_minimum(house: House) -> None:
+    await house.price("100")
+    await house.buy("0.02")
+    await house.price("10")
+    assert (await refused(house, SELL, "0.01")).code == "below_minimum"
+    assert (await house.sell("0.02")).status == "filled"
+
+
 async def test_a_bots_request_waits_for_its_candle_however_late_it_arrives(house: House) -> None:
     await house.price("100", 5)
     answer = await house.buy("1", decided=3, triggered_by="bot:a")

@@ -498,6 +498,20 @@ class TestVenueErrors:
         assert live.state.free_cash("live") == 900
         assert live.state.open_order(str(answer.order_id)) is not None
 
+    async def test_an_unknown_order_freezes_its_symbol_until_its_outcome_is_known(
+        self, live: House, broker: ScriptedVenue
+    ) -> None:
+        broker.when_placed = lost
+        unknown = await live.buy("1", account="live")
+        frozen = await live.buy("1", account="live")
+        expected = f"the outcome of order {unknown.order_id} to be known first"
+        assert frozen.reason == Reason("symbol_frozen", "symbol", BTC, expected)
+        assert (await live.buy("1")).status == "filled", "another account is not concerned"
+        broker.when_cancelled = lambda order: [VenueClosed(order.id, OrderStatus.CANCELLED)]
+        await live.send_cancel(unknown.order_id, "live")
+        broker.when_placed = lambda order: [filled(order), VenueClosed(order.id, OrderStatus.FILLED)]
+        assert (await live.buy("1", account="live")).status == "filled"
+
     async def test_an_unknown_order_is_asked_for_at_start_and_never_sent_again(
         self, live: House, broker: ScriptedVenue, build: Callable[..., House]
     ) -> None:
