@@ -41,6 +41,10 @@ from execution.venue import Venue, VenueClosed, VenueReport
 __all__ = ["Envelope", "ExecutionService"]
 
 
+STORAGE = "storage"
+"""Who halted trading when the database could not commit. Not stored, for want of a storage."""
+
+
 class ExecutionService:
     """See the module. One instance per process holds the execution role."""
 
@@ -117,11 +121,20 @@ class ExecutionService:
             return await self._send(intake.order)
         events = list(intake.events)
         if resuming and isinstance(events[0], HaltChanged):
-            self.storage_failure = None
+            if self.storage_failure is not None:
+                self.storage_failure = None
+                events += await self._halts_as_stored(request.account)
             events += await self._record(())
         for order in intake.cancel:
             events += await self._cancel(order)
         return events
+
+    async def _halts_as_stored(self, resumed: str) -> list[Event]:
+        """The storage works again: every other account is halted or not as it was before."""
+        others = set(self.state.accounts) - {resumed}
+        stored = {change.account: change for change in await self._reader.read(orders.halt_changes)}
+        now = self._clock.now()
+        return [stored.get(name) or HaltChanged(name, False, STORAGE, None, now) for name in sorted(others)]
 
     async def _answer_without_storage(self, envelope: Envelope, failure: str) -> Responded:
         """Nothing new is taken after a storage failure; what is known already is still answered truly."""
@@ -220,8 +233,10 @@ class ExecutionService:
         if self.storage_failure is not None:
             return []
         self.storage_failure = str(error)
+        now = self._clock.now()
+        shown = [HaltChanged(name, True, STORAGE, self.storage_failure, now) for name in self.state.accounts]
         message = f"HALTED: {error}. Nothing is sent until trading is resumed (`fillbook resume`)"
-        return [AlertRaised(Severity.HIGH, "storage_unavailable", message)]
+        return [*shown, AlertRaised(Severity.HIGH, "storage_unavailable", message)]
 
     async def bury(self, letter: orders.DeadLetter) -> None:
         """Keep a message that could not be taken."""

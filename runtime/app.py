@@ -64,6 +64,7 @@ from runtime.rundir import DaemonInfo, remove_daemon_file, write_daemon_file
 from runtime.topics import RouteName, Topics
 from signals.bot_file import BotFile
 from signals.feeds.synthetic import SyntheticFeed
+from signals.model import Recommendation
 
 log = structlog.get_logger(__name__)
 
@@ -105,6 +106,7 @@ class Daemon:
         self._stopping = asyncio.Event()
         self._asked: dict[str, float] = {}
         self._buses: list[MqttBus] = []
+        self._shown: dict[str, Recommendation | None] = {}
         self._violations: Counter[Violation] = Counter()
         self._halts: dict[str, HaltChanged] = {}
         self._publisher: Publisher
@@ -432,6 +434,7 @@ class Daemon:
             await self._core.on_timer()
             await self._tell_violations()
             self._repeat_requests()
+            self._publish_advice()
             await self._store_announced()
             if time.monotonic() >= republish_at:
                 self._publish_everything()
@@ -487,6 +490,15 @@ class Daemon:
         if self._core.portfolio is not None:
             for change in self._core.portfolio.take_changes():
                 self._publish(change)
+
+    def _publish_advice(self) -> None:
+        """The retained state of bots that advised since the last time, at most once a second."""
+        if self._core.signals is None:
+            return
+        for state in self._core.signals.states():
+            if self._shown.get(state.bot) is not state.last_recommendation:
+                self._shown[state.bot] = state.last_recommendation
+                self._publisher.publish(state)
 
     def _publish_everything(self) -> None:
         """Retained state from the database: the broker may have lost it."""

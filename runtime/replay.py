@@ -225,7 +225,7 @@ class Replay:
     def _warnings(self) -> Iterator[str]:
         for bot in self._bots:
             if bot.symbol not in self._feed.symbols:
-                yield f"bot {bot.name} saw no candle: there are none of {bot.symbol} (give --candles {bot.symbol}=FILE)"
+                yield f"bot {bot.name} saw no candle: no file of {bot.symbol} was given (--candles {bot.symbol}=FILE)"
             elif bot.timeframe not in (None, self._feed.timeframe(bot.symbol)):
                 yield (
                     f"bot {bot.name} saw no candle: it wants {bot.timeframe},"

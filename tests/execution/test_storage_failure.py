@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection
 
 from execution import ledger
-from execution.model import Account, AccountKind, AlertRaised, OrderStatus, Severity, Side
+from execution.model import Account, AccountKind, AlertRaised, HaltChanged, OrderStatus, Severity, Side
 from execution.venue import VenueClosed, VenueReport
 from tests.execution.house import START, Books, House, answers, bar, facts_in, flow, reason
 from tests.execution.venues import ScriptedVenue, filled
@@ -52,7 +52,10 @@ async def house(request: pytest.FixtureRequest, build: Callable[..., House]) -> 
 async def test_nothing_is_taken_while_the_database_is_locked_and_everybody_sees_it(house: House, lock: Lock) -> None:
     lock.hold()
     wish = house.order(BUY, "1")
-    alert, refusal = await house.send(wish)
+    *halts, alert, refusal = await house.send(wish)
+    assert {halt.account for halt in halts if isinstance(halt, HaltChanged) and halt.by == "storage"} == set(
+        house.state.accounts
+    )
     assert isinstance(alert, AlertRaised)
     assert (alert.severity, alert.code) == (Severity.HIGH, "storage_unavailable")
     assert "HALTED" in alert.message
@@ -63,7 +66,9 @@ async def test_nothing_is_taken_while_the_database_is_locked_and_everybody_sees_
     assert reason(await house.buy("1")).code == "storage_unavailable", "only a person's resume ends it"
     assert reason(await house.deposit("1")).code == "storage_unavailable"
     assert house.trades() == []
-    await house.resume()
+    events = await house.resume()
+    resumed = [event for event in events if isinstance(event, HaltChanged) and not event.halted]
+    assert {halt.account for halt in resumed} == set(house.state.accounts), "the shown halts are taken back"
     assert not has_failed(house)
     assert (await house.ask(wish)).status == "filled", "it was never taken, so it may come again"
 
@@ -94,7 +99,7 @@ async def test_a_known_request_still_gets_its_true_answer(house: House, lock: Lo
 async def test_fills_that_could_not_be_recorded_are_recorded_later_exactly_once(house: House, lock: Lock) -> None:
     placed = await house.buy("1", limit="90")
     lock.hold()
-    (alert,) = await house.price("89")
+    *_, alert = await house.price("89")
     assert isinstance(alert, AlertRaised)
     assert house.trades() == []
     assert await house.service.on_timer() == [], "still locked, said once"
