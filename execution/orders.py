@@ -197,26 +197,46 @@ class Delivery:
         return f"{self.body}:{self.packet_id}:{self.session}"
 
 
+_RECENT = 10_000
+"""Deliveries among which an earlier copy is looked for: a broker repeats after seconds, new messages go first."""
+
+
 def delivered(connection: Connection, delivery: Delivery, window: int, taken: Collection[str]) -> str | None:
     """The request id that an earlier copy of this delivery was given, if it was committed.
 
-    Only the newest `window` deliveries can come again, since a broker sends no more than that without an
-    acknowledgement; those in `taken` have come again already.
+    In another session only its last `window` deliveries can come again, since a broker sends no more than
+    that without an acknowledgement; those in `taken` have come again already.
     """
     rows = raw.execute(
         connection,
-        "SELECT request_id, delivery FROM inbox WHERE delivery IS NOT NULL ORDER BY received_at DESC LIMIT ?",
-        (window,),
+        "WITH recent AS (SELECT request_id, delivery, received_at FROM inbox WHERE delivery IS NOT NULL"
+        " ORDER BY received_at DESC LIMIT ?) SELECT request_id, delivery, received_at FROM recent"
+        " WHERE substr(delivery, 1, ?) = ? ORDER BY received_at DESC",
+        (_RECENT, len(delivery.body) + 1, f"{delivery.body}:"),
     ).fetchall()
-    same_body = None
-    for request_id, key in rows:
+    same_body: list[tuple[str, str, str]] = []
+    for request_id, key, received_at in rows:
         if key == delivery.key:
             return str(request_id)
-        body, _, rest = key.partition(":")
-        session = rest.partition(":")[2]
-        if body == delivery.body and session != delivery.session and request_id not in taken:
-            same_body = str(request_id)  # the oldest one: redeliveries keep their order
-    return same_body
+        session = key.split(":", 2)[2]
+        if session != delivery.session and request_id not in taken:
+            same_body.append((request_id, session, received_at))
+    for request_id, session, received_at in reversed(same_body):  # the oldest: redeliveries keep their order
+        if _deliveries_after(connection, session, received_at, window) < window:
+            return request_id
+    return None
+
+
+def _deliveries_after(connection: Connection, session: str, received_at: str, window: int) -> int:
+    """How many deliveries of a session came after an instant; counted up to `window`."""
+    row = raw.execute(
+        connection,
+        "SELECT COUNT(*) FROM (SELECT 1 FROM inbox WHERE delivery IS NOT NULL AND received_at > ?"
+        " AND substr(delivery, ?) = ? LIMIT ?)",
+        (received_at, -len(session) - 1, f":{session}", window),
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 # ---- halts --------------------------------------------------------------------------------------------

@@ -239,7 +239,8 @@ class MqttBus:
     @property
     def is_connected(self) -> bool:
         """Whether the broker is reachable, subscribed to, and has been told `online`."""
-        return self._ready.is_set()
+        # A broken connection is known to the library before our task has run to say so.
+        return self._ready.is_set() and self._connection is not None and self._connection.is_open
 
     def on_connected(self, callback: ConnectedCallback) -> None:
         """Call `callback` after each connect, when subscriptions and `online` are in place."""
