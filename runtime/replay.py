@@ -22,7 +22,7 @@ from config.settings import Settings
 from config.times import time_text, timeframe_length
 from execution import candles as stored_candles
 from execution import ledger, orders
-from execution.model import Candle, Order, OrderRequest, Responded, ResponseStatus, Trade
+from execution.model import Candle, Order, OrderRequest, Reason, Responded, ResponseStatus, Trade
 from execution.service import Envelope
 from execution.tables import json_text
 from execution.writer import InlineReader, InlineWriter
@@ -126,7 +126,9 @@ class Replay:
         self._bus.subscribe(OrderRequest, self._on_request)
         self._bus.tap(Recommendation, self._on_recommendation)
         self._bus.tap(Responded, self._on_response)
-        self._candles = self._recommendations = self._refused = 0
+        self._candles = self._recommendations = 0
+        self._asking = ""
+        self._refusals: dict[tuple[str, str], list[Reason]] = {}
         self._trades: list[tuple[Trade, Decimal | None]] = []
 
     async def run(self, progress: Progress | None = None) -> ReplayResult:
@@ -189,6 +191,7 @@ class Replay:
 
     async def _on_request(self, request: OrderRequest) -> None:
         # A policy's request id names bot, candle and decision: the same id is always the same body.
+        self._asking = request.triggered_by
         await self._core.handle(Envelope(request, body_hash=request.request_id))
 
     def _booked(self, found: Sequence[FillOutcome]) -> None:
@@ -199,7 +202,8 @@ class Replay:
 
     def _on_response(self, response: Responded) -> None:
         if response.status is ResponseStatus.REFUSED:
-            self._refused += 1
+            assert response.reason is not None
+            self._refusals.setdefault((self._asking, response.reason.code), []).append(response.reason)
 
     # ---- the result -----------------------------------------------------------------------------------
 
@@ -213,7 +217,7 @@ class Replay:
             candles=self._candles,
             recommendations=self._recommendations,
             orders=len(placed),
-            refused=self._refused,
+            refused=sum(map(len, self._refusals.values())),
             fills=len(self._trades),
             portfolio=portfolio,
             trades=tuple(self._trades),
@@ -223,6 +227,9 @@ class Replay:
         )
 
     def _warnings(self) -> Iterator[str]:
+        for (tag, _code), reasons in self._refusals.items():
+            times = "once" if len(reasons) == 1 else f"{len(reasons)} times"
+            yield f"{tag} was refused {times}: {reasons[0]}"
         for bot in self._bots:
             if bot.symbol not in self._feed.symbols:
                 yield f"bot {bot.name} saw no candle: no file of {bot.symbol} was given (--candles {bot.symbol}=FILE)"

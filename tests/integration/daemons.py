@@ -36,7 +36,7 @@ PATIENCE = 20.0
 """Seconds after which an awaited event counts as missing."""
 
 SCRIPT = """
-import asyncio, json, os, sys
+import asyncio, faulthandler, json, os, signal, sys
 from pathlib import Path
 from config.loading import load_settings
 from runtime.app import Daemon, Started
@@ -52,6 +52,7 @@ def observe(message):
         say(event="started", feed=message.feed, seconds=message.seconds)
 
 def main():
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # `Server.stacks`
     given = json.loads(sys.argv[1])
     loaded = load_settings(config_file=None, overrides=given["set"], environ={}, cwd=Path(given["data_dir"]))
     settings = loaded.settings
@@ -200,12 +201,23 @@ class Server:
         assert self.process.stdout is not None
         await self.process.stdout.read()
 
-    def broker_pid(self) -> int:
-        """The process of the embedded broker: the daemon's one child."""
+    async def stacks(self) -> str:
+        """What all of its threads are doing: for a test that waits in vain."""
         assert self.process is not None
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        before = len(self.log)
+        self.process.send_signal(signal.SIGUSR1)
+        await asyncio.sleep(0.3)
+        return self.log[before:]
+
+    async def kill_broker(self) -> None:
+        """kill -9 of the embedded broker, the daemon's one child; waits until there is one."""
+        assert self.process is not None
+        file = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        async with asyncio.timeout(PATIENCE):
+            while not (children := file.read_text().split()):
+                await asyncio.sleep(0.002)
         assert len(children) == 1, f"one child, not {children}"
-        return int(children[0])
+        os.kill(int(children[0]), signal.SIGKILL)
 
 
 @asynccontextmanager
@@ -245,6 +257,7 @@ class Ear:
         self.bus = MqttBus(options, ["fillbook/#"])
         self.heard: list[Heard] = []
         self._news = asyncio.Event()
+        self._more = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "Ear":
@@ -268,10 +281,21 @@ class Ear:
             self.heard.append(Heard(incoming.topic, body, incoming.retain))
             incoming.ack()
             self._news.set()
+            self._more.set()
 
     def all(self, topic: str) -> list[Heard]:
         """What came on a topic below `fillbook/v1/` so far."""
         return [heard for heard in self.heard if heard.topic == f"{V1}/{topic}"]
+
+    async def follow(self) -> AsyncIterator[Heard]:
+        """Every message from the first on, as they come. For one follower beside `until`."""
+        seen = 0
+        while True:
+            self._more.clear()
+            while seen < len(self.heard):
+                yield self.heard[seen]
+                seen += 1
+            await self._more.wait()
 
     async def until(self, wanted: Callable[[], T | None], what: str = "", patience: float = PATIENCE) -> T:
         """Wait until `wanted` gives something; asked again at each message."""
@@ -337,51 +361,60 @@ async def retained(port: int, *, pattern: str = "fillbook/#") -> AsyncIterator[d
         await bus.stop()
 
 
-async def load(
-    ear: Ear, requests: Sequence[tuple[str, dict[str, Any]]], *, per_second: float, repeat_after: float = 0.5
-) -> dict[str, Any]:
-    """Send (command, body) at a pace, repeat each until its final response came; the final ones by id."""
-    answers: dict[str, Any] = {}
-    gate = asyncio.Semaphore(64)
+class Load:
+    """Sends requests at a pace and repeats each until its final response came, whatever dies meanwhile."""
 
-    async def one(command: str, body: dict[str, Any]) -> None:
-        topic = f"{V1}/main/response/{body['request_id']}"
-        final = asyncio.get_running_loop().create_future()
-        waiting[topic] = final
-        async with gate:
-            while not final.done():
+    def __init__(self, ear: Ear, *, per_second: float, repeat_after: float = 0.5, in_flight: int = 64) -> None:
+        self._ear = ear
+        self._pause = 1 / per_second
+        self._repeat_after = repeat_after
+        self._gate = asyncio.Semaphore(in_flight)
+        self._waiting: dict[str, asyncio.Future[Any]] = {}
+        self.answers: dict[str, Any] = {}
+        self.sent: dict[str, tuple[str, dict[str, Any]]] = {}
+        self.repeated = 0
+
+    async def run(self, requests: Iterator[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+        """Send all (command, body); the final answers by request id."""
+        sorting = asyncio.create_task(self._sort())
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            for command, body in requests:
+                await self._gate.acquire()
+                tasks.append(asyncio.create_task(self._one(command, body)))
+                await asyncio.sleep(self._pause)
+            async with asyncio.timeout(3 * PATIENCE):
+                await asyncio.gather(*tasks)
+        except TimeoutError:
+            missing = sorted(self.sent.keys() - self.answers.keys())
+            raise AssertionError(f"never answered: {missing[:20]}; heard {self._ear.tail()}") from None
+        finally:
+            for task in (sorting, *tasks):
+                task.cancel()
+            await asyncio.gather(sorting, *tasks, return_exceptions=True)
+        return self.answers
+
+    async def _one(self, command: str, body: dict[str, Any]) -> None:
+        request_id = body["request_id"]
+        final = self._waiting[f"{V1}/main/response/{request_id}"] = asyncio.get_running_loop().create_future()
+        self.sent[request_id] = (command, body)
+        try:
+            while True:
                 with contextlib.suppress(BusUnavailable):
-                    await ear.say(f"main/request/{command}", body)
-                await asyncio.wait((final,), timeout=repeat_after)
-        answers[body["request_id"]] = final.result()
+                    await self._ear.say(f"main/request/{command}", body)
+                await asyncio.wait((final,), timeout=self._repeat_after)
+                if final.done():
+                    break
+                self.repeated += 1
+        finally:
+            self._gate.release()
+        self.answers[request_id] = final.result()
 
-    waiting: dict[str, asyncio.Future[Any]] = {}
-    seen = 0
-
-    async def sort() -> None:
-        nonlocal seen
-        while True:
-            ear._news.clear()
-            while seen < len(ear.heard):
-                heard = ear.heard[seen]
-                seen += 1
-                final = waiting.get(heard.topic)
-                if final is not None and not final.done() and heard.body["final"]:
-                    final.set_result(heard.body)
-            await ear._news.wait()
-
-    sorting = asyncio.create_task(sort())
-    tasks = []
-    try:
-        for command, body in requests:
-            tasks.append(asyncio.create_task(one(command, body)))
-            await asyncio.sleep(1 / per_second)
-        await asyncio.gather(*tasks)
-    finally:
-        for task in (sorting, *tasks):
-            task.cancel()
-        await asyncio.gather(sorting, *tasks, return_exceptions=True)
-    return answers
+    async def _sort(self) -> None:
+        async for heard in self._ear.follow():
+            final = self._waiting.get(heard.topic)
+            if final is not None and not final.done() and heard.body["final"]:
+                final.set_result(heard.body)
 
 
 def candle(time: str, price: str, volume: str = "1000", **changes: str) -> dict[str, str]:

@@ -1,0 +1,332 @@
+"""kill -9 of the daemon and of the broker under load: nothing lost, nothing doubled, the books prove it."""
+
+import asyncio
+import itertools
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from execution import ledger
+from execution.model import OrderStatus, Trade
+from execution.orders import client_order_id
+from runtime.bus import BusUnavailable
+from tests.integration.brokers import MOSQUITTO, running_broker
+from tests.integration.daemons import Ear, Load, Server, retained
+
+log = logging.getLogger("tests.kills")
+pytestmark = pytest.mark.timeout(900)
+
+BOT = """
+name = "{name}"
+symbol = "{symbol}"
+timeframe = "1m"
+threshold = 0.05
+confirmation_minutes = 0
+cooldown_minutes = 0
+backoff_minutes = 0
+notional = 25
+[[signals]]
+function = "RSI"
+mapper = "band"
+weight = 1
+params = {{ timeperiod = 3, floor = 0, lo = 30, hi = 70, ceil = 100 }}
+"""
+BOTS = {"eager": "BTC-USD", "keen": "ETH-USD", "twin": "ETH-USD"}
+FEED = (
+    "feed.synthetic=true",
+    'feed.synthetic_symbols=["BTC-USD","ETH-USD"]',
+    "feed.candles_per_second=20",
+    "signals.request_repeat_seconds=0.5",
+)
+COMMON = ("account.initial_deposit=10000000", "portfolio.checkpoint_facts=200", "log.level=warning")
+
+
+def bot_files(folder: Path) -> list[Path]:
+    """Bots that trade almost every candle."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name, symbol in BOTS.items():
+        file = folder / f"{name}.toml"
+        file.write_text(BOT.format(name=name, symbol=symbol))
+        files.append(file)
+    return files
+
+
+def requests(rng: random.Random, going: Callable[[], bool]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Buys, sells, resting limits, cancellations and deposits, as long as `going`."""
+    for number in itertools.count():
+        if not going():
+            return
+        request_id = f"load-{number}"
+        symbol = rng.choice(("BTC-USD", "ETH-USD"))
+        kind = rng.random()
+        if kind < 0.1:
+            yield "deposit", {"request_id": request_id, "amount": str(rng.randint(1, 9))}
+        elif kind < 0.2:
+            # Far from the market: rests until it is cancelled by its own request's repetition-proof twin.
+            yield "trade", {
+                "request_id": request_id, "symbol": symbol, "side": "BUY", "quantity": "0.01", "limit_price": "1.5",
+                "time_in_force": "IOC",
+            }  # fmt: skip
+        elif kind < 0.7 or number < 50:
+            yield "trade", {"request_id": request_id, "symbol": symbol, "side": "BUY", "notional": "100"}
+        else:
+            yield "trade", {"request_id": request_id, "symbol": symbol, "side": "SELL", "quantity": "0.0001"}
+
+
+@asynccontextmanager
+async def killing(
+    server: Server, ear: Ear, rng: random.Random, kills: int, kill: Callable[[], Awaitable[None]]
+) -> AsyncIterator[Load]:
+    """Load while `kill` strikes `kills` times at random moments; returns when all is answered."""
+    striking = True
+    load = Load(ear, per_second=250, repeat_after=0.4)
+    running = asyncio.create_task(load.run(requests(rng, lambda: striking)))
+    try:
+        for _ in range(kills):
+            await asyncio.sleep(rng.uniform(0.02, 0.5))
+            await kill()
+            answered = len(load.answers)
+            deadline = time.monotonic() + 20
+            while len(load.answers) == answered and not running.done():  # it works again before the next kill
+                assert time.monotonic() < deadline, f"no answer for 20 s\n{await server.stacks()}"
+                await asyncio.sleep(0.02)
+            if running.done():
+                break
+        striking = False
+        await running
+    finally:
+        striking = False
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    yield load
+
+
+async def prove(server: Server, ear: Ear, load: Load) -> None:
+    """Every promise, after the load is answered: stop cleanly, start without a feed, compare everything."""
+    assert await server.stop() == 0
+    server.settings = [setting for setting in server.settings if not setting.startswith("feed.")]
+    server.bots = ()
+    await server.start()
+    books = server.books
+    trades, placed = books.trades, books.orders
+    flows = books.read(ledger.cash_flows)
+    head = books.head
+
+    # Requests: one order or one flow each, and every answered trade is in the ledger.
+    ids = Counter(order.request_id for order in placed)
+    assert [request for request, count in ids.items() if count > 1] == []
+    by_id = {trade.id: trade for trade in trades}
+    keys = Counter(flow.idempotency_key for flow in flows)
+    assert max(keys.values()) == 1
+    statuses: Counter[str] = Counter()
+    for request_id, (command, _body) in load.sent.items():
+        answer = load.answers[request_id]
+        statuses[answer["status"]] += 1
+        if command == "deposit":
+            assert keys[request_id] == 1, answer
+        elif answer["status"] == "refused":
+            assert request_id not in ids
+        else:
+            assert ids[request_id] == 1, answer
+            assert all(told["id"] in by_id for told in answer["trades"]), answer
+    assert statuses["filled"] > 50, statuses
+
+    # Orders: filled as ordered, no fill twice.
+    fills: dict[str | None, list[Trade]] = {}
+    for trade in trades:
+        fills.setdefault(trade.order_id, []).append(trade)
+    for order in placed:
+        mine = fills.pop(order.id, [])
+        assert order.status.is_final or order.decided_at is not None, order
+        assert order.client_order_id == client_order_id(order.account, order.request_id)
+        if order.status is OrderStatus.FILLED:
+            assert len(mine) == 1, order
+            assert order.quantity in (None, mine[0].quantity)
+        elif order.status is not OrderStatus.PARTIALLY_FILLED and order.decided_at is None:
+            assert mine == [], order
+    assert fills == {}
+    venue_ids = Counter(trade.venue_trade_id for trade in trades)
+    assert max(venue_ids.values()) == 1
+
+    # Sequences without holes, each announced at least once.
+    assert sorted([t.sequence for t in trades] + [f.sequence for f in flows]) == list(range(1, head + 1))
+    assert books.problems() == []
+
+    def announced() -> set[int]:
+        return {h.body["sequence"] for h in (*ear.all("main/trade"), *ear.all("main/cash"))}
+
+    await ear.until(lambda: announced() >= set(range(1, head + 1)), f"announcements of 1..{head}")
+    told = {h.body["id"]: h.body for h in ear.all("main/trade")}
+    for trade in trades:
+        assert Decimal(told[trade.id]["quantity"]) == trade.quantity
+        assert told[trade.id]["hash"] == trade.hash
+
+    # Retained state is the database's, and both are what the facts add up to.
+    await ear.until(lambda: any(h.body["sequence"] == head for h in ear.all("main/portfolio")[-3:]))
+    cash = sum((t.cash_effect for t in trades), Decimal(0)) + sum((f.cash_effect for f in flows), Decimal(0))
+    async with retained(server.port) as kept:
+        portfolio = kept["main/portfolio"]
+        assert portfolio["sequence"] == head
+        assert Decimal(portfolio["cash"]) == cash
+        for symbol in ("BTC-USD", "ETH-USD"):
+            held = sum((t.quantity * t.side.sign for t in trades if t.symbol == symbol), Decimal(0))
+            assert Decimal(kept[f"main/position/{symbol}"]["quantity"]) == held
+            assert kept[f"main/position/{symbol}"]["sequence"] == head
+        assert kept["status"]["state"] == "online"
+    assert "Traceback" not in server.log
+    log.info("%d requests, %d repetitions, %d trades, %s", len(load.sent), load.repeated, len(trades), statuses)
+
+
+def kills_and_long(short: int, long: int) -> list[Any]:
+    """The suite's number of kills, and the long one."""
+    return [short, pytest.param(long, marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize("kills", kills_and_long(20, 200))
+async def test_kill_9_of_the_daemon_and_its_broker(tmp_path: Path, kills: int) -> None:
+    rng = random.Random(5)
+    server = Server(tmp_path / "data", settings=(*FEED, *COMMON), bots=bot_files(tmp_path / "bots"))
+    await server.start()
+
+    async def kill() -> None:
+        await server.kill()
+        await server.start()
+
+    try:
+        async with Ear(server.port, publish_timeout=2) as ear, killing(server, ear, rng, kills, kill) as load:
+            await prove(server, ear, load)
+            tags = {trade.triggered_by for trade in server.books.trades}
+            assert tags == {"manual", *(f"bot:{name}" for name in BOTS)}
+    finally:
+        if server.running:
+            await server.kill()
+
+
+@pytest.mark.parametrize("kills", kills_and_long(20, 200))
+async def test_kill_9_of_the_embedded_broker(tmp_path: Path, kills: int) -> None:
+    rng = random.Random(6)
+    server = Server(tmp_path / "data", settings=(*FEED, *COMMON), bots=bot_files(tmp_path / "bots"))
+    await server.start()
+
+    async def kill() -> None:
+        await server.kill_broker()
+
+    try:
+        async with Ear(server.port, publish_timeout=2) as ear, killing(server, ear, rng, kills, kill) as load:
+            assert server.running
+            await prove(server, ear, load)
+    finally:
+        if server.running:
+            await server.kill()
+
+
+@pytest.mark.parametrize("kills", kills_and_long(8, 100))
+async def test_kill_9_of_the_daemon_beside_mosquitto_and_of_mosquitto(tmp_path: Path, kills: int) -> None:
+    rng = random.Random(7)
+    async with running_broker(MOSQUITTO, tmp_path) as broker:
+        settings = (*FEED, *COMMON, "broker.embedded=false")
+        server = Server(tmp_path / "data", port=broker.port, settings=settings, bots=bot_files(tmp_path / "bots"))
+        await server.start()
+
+        async def kill() -> None:
+            if rng.random() < 0.5:
+                await server.kill()
+                await server.start()
+            else:
+                await broker.kill_and_return()
+
+        try:
+            async with Ear(server.port, publish_timeout=2) as ear, killing(server, ear, rng, kills, kill) as load:
+                await prove(server, ear, load)
+        finally:
+            if server.running:
+                await server.kill()
+
+
+# ---- requests without an id -----------------------------------------------------------------------------
+
+
+async def anonymous(
+    ear: Ear, stop: asyncio.Event, body: Callable[[int], dict[str, Any]]
+) -> tuple[set[int], set[int]]:
+    """Publish requests without an id until told to stop: the confirmed ones, and those nobody knows of."""
+    confirmed: set[int] = set()
+    unknown: set[int] = set()
+
+    async def one(number: int) -> None:
+        try:
+            await ear.say("main/request/trade", body(number))
+        except BusUnavailable:
+            unknown.add(number)
+        else:
+            confirmed.add(number)
+
+    tasks = []
+    for number in itertools.count():
+        if stop.is_set():
+            break
+        tasks.append(asyncio.create_task(one(number)))
+        await asyncio.sleep(0.007)
+    await asyncio.gather(*tasks)
+    return confirmed, unknown
+
+
+@pytest.mark.parametrize("victim", ["daemon", "broker"])
+@pytest.mark.parametrize("kills", kills_and_long(6, 100))
+async def test_requests_without_an_id_are_traded_once_each_over_kills(
+    tmp_path: Path, victim: str, kills: int
+) -> None:
+    rng = random.Random(8)
+    server = Server(tmp_path / "data", settings=COMMON)
+    await server.start()
+    stop = asyncio.Event()
+    try:
+        async with Ear(server.port, publish_timeout=2) as ear:
+            await ear.say(
+                "market/BTC-USD/price",
+                {"price": "50000", "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())},
+                retain=True,
+            )
+            await ear.ask({"request_id": "first", "symbol": "BTC-USD", "side": "BUY", "notional": "10"})
+            body = {"symbol": "BTC-USD", "side": "BUY", "notional": "10"}
+            sending = asyncio.create_task(anonymous(ear, stop, lambda n: {**body, "note": f"number {n}"}))
+            for _ in range(kills):
+                heard = len(ear.all("main/trade"))
+                await asyncio.sleep(rng.uniform(0.05, 0.5))
+                if victim == "daemon":
+                    await server.kill()
+                    await server.start()
+                else:
+                    await server.kill_broker()
+                await ear.until(lambda h=heard: len(ear.all("main/trade")) > h)
+            stop.set()
+            confirmed, unknown = await sending
+
+            def traded() -> Counter[str | None]:
+                return Counter(order.note for order in server.books.orders)
+
+            wanted = {f"number {n}" for n in confirmed}
+            deadline = time.monotonic() + 15
+            while not wanted <= traded().keys() and time.monotonic() < deadline:
+                await asyncio.sleep(0.1)
+            found = traded()
+            assert wanted - found.keys() == set(), "confirmed and lost"
+            doubled = {note: count for note, count in found.items() if count > 1}
+            assert doubled == {}
+            assert found.keys() - wanted - {f"number {n}" for n in unknown} == {None}
+            assert {order.status for order in server.books.orders} == {OrderStatus.FILLED}
+            assert len(confirmed) > 50
+            log.info("%s: %d confirmed, %d unknown, %d orders", victim, len(confirmed), len(unknown), len(found))
+            assert server.books.problems() == []
+    finally:
+        if server.running:
+            await server.kill()
