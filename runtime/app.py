@@ -13,7 +13,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -40,28 +39,27 @@ from execution.model import (
 from execution.orders import DeadLetter
 from execution.writer import GroupCommitWriter
 from runtime import wire
-from runtime.broker import BrokerOptions, Credential, EmbeddedBroker, Violation, load_credential
+from runtime.broker import Violation
 from runtime.clock import FeedClock, WallClock
+from runtime.connections import Connections
 from runtime.core import ROLES, Core, Published, build_core, first_account, opening_deposit
 from runtime.database import (
     ThreadReader,
     ensure_account,
     open_database,
-    read,
     reader_engine,
     seed_catalogue,
     sqlite_path,
 )
-from runtime.errors import RuntimeFault, Unreachable
+from runtime.errors import RoleTaken
 from runtime.feeding import Feeder, describe, last_times, open_feed
 from runtime.intake import Intake
 from runtime.jsondoc import Limits
 from runtime.locks import RoleLocks, holder_text
-from runtime.messages import Status
-from runtime.mqtt import MqttBus, MqttOptions, Presence
+from runtime.mqtt import MqttBus
 from runtime.publisher import Announcer, Outgoing, Publisher
 from runtime.rundir import DaemonInfo, remove_daemon_file, write_daemon_file
-from runtime.topics import RouteName, Topics
+from runtime.topics import Topics
 from signals.bot_file import BotFile
 from signals.feeds.synthetic import SyntheticFeed
 from signals.model import Recommendation
@@ -105,7 +103,6 @@ class Daemon:
         self._answered = asyncio.Event()
         self._stopping = asyncio.Event()
         self._asked: dict[str, float] = {}
-        self._buses: list[MqttBus] = []
         self._shown: dict[str, Recommendation | None] = {}
         self._violations: Counter[Violation] = Counter()
         self._halts: dict[str, HaltChanged] = {}
@@ -131,11 +128,19 @@ class Daemon:
         began = time.monotonic()
         self._listen_to_signals()
         async with AsyncExitStack() as stack:
+            await self._take_roles(stack)
             engine = self._open_books(stack)
             await self._start_services(stack, engine)
-            broker = await self._start_broker(stack)
-            bus = await self._connect(stack, broker)
-            await self._connect_presence(stack, broker)
+            connections = Connections(self._settings, self._roles, self._topics)
+            broker = connections.embedded_broker(self._on_violation)
+            if broker is not None:
+                await broker.start()
+                stack.push_async_callback(broker.stop)
+            bus = connections.main_bus()
+            await self._connect(stack, bus)
+            for presence in connections.presence_buses():
+                await presence.start()
+                stack.push_async_callback(presence.stop)
             intake = self._make_intake(bus)
             stack.callback(remove_daemon_file, self._settings.data_dir, self._roles)
             self._write_daemon_file()
@@ -151,15 +156,27 @@ class Daemon:
 
     # ---- start ----------------------------------------------------------------------------------------
 
-    def _open_books(self, stack: AsyncExitStack) -> Engine:
+    async def _take_roles(self, stack: AsyncExitStack) -> None:
+        """Wait a little for a daemon that is on its way out. Raises RoleTaken."""
         settings = self._settings
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        url = settings.resolved_database_url
-        file = sqlite_path(url)
+        file = sqlite_path(settings.resolved_database_url)
         assert file is not None, "only SQLite addresses pass the settings"
         locks = RoleLocks(file, self._roles)
-        locks.acquire()
+        deadline = time.monotonic() + settings.execution.lease_wait_seconds
+        while True:
+            try:
+                locks.acquire()
+                break
+            except RoleTaken:
+                if time.monotonic() >= deadline or self._stopping.is_set():
+                    raise
+            await asyncio.sleep(0.05)
         stack.callback(locks.release)
+
+    def _open_books(self, stack: AsyncExitStack) -> Engine:
+        settings = self._settings
+        url = settings.resolved_database_url
         engine = open_database(url, busy_timeout_ms=settings.writer.busy_timeout_ms)
         stack.callback(engine.dispose)
         with engine.connect() as connection, connection.begin():
@@ -227,107 +244,18 @@ class Daemon:
         self._announced = await self._reader.read(lambda c: followers.position(c, ANNOUNCER))
         self._halts = {change.account: change for change in await self._reader.read(orders.halt_changes)}
 
-    async def _start_broker(self, stack: AsyncExitStack) -> EmbeddedBroker | None:
-        settings = self._settings.broker
-        if not settings.embedded or "execution" not in self._roles:
-            return None
-        broker = EmbeddedBroker(
-            BrokerOptions(
-                directory=self._broker_folder,
-                host=settings.host,
-                port=settings.port,
-                command=settings.command,
-                max_payload=settings.max_payload_bytes,
-                max_storage=settings.max_store_bytes,
-                sync_interval=settings.sync_interval,
-                ack_wait=settings.ack_wait_seconds,
-                max_ack_pending=settings.max_ack_pending,
-                start_timeout=settings.start_timeout_seconds,
-            ),
-            self._topics,
-            on_violation=self._on_violation,
-            on_restart=self._on_broker_restart,
-        )
-        await broker.start()
-        stack.push_async_callback(broker.stop)
-        return broker
-
-    @property
-    def _broker_folder(self) -> Path:
-        return self._settings.data_dir / "broker"
-
-    async def _connect(self, stack: AsyncExitStack, broker: EmbeddedBroker | None) -> MqttBus:
-        settings = self._settings.broker
-        credential = broker.credential if broker is not None else load_credential(self._broker_folder)
-        service = "daemon" if set(self._roles) == set(ROLES) else "-".join(self._roles)
-        presence = [self._presence(self._topics.status())] if "execution" in self._roles else []
-        bus = MqttBus(self._mqtt_options(credential, service, broker), self._subscriptions(), presence=presence)
-        self._buses.append(bus)
+    async def _connect(self, stack: AsyncExitStack, bus: MqttBus) -> None:
         self._publisher = Publisher(bus, self._topics, self._clock, limit=self._settings.limits.queue)
         self._core.publish = self._publish
         bus.on_connected(lambda _connected: self._on_connected())
         await bus.start()
         stack.push_async_callback(bus.stop)
-        await bus.wait_connected(settings.start_timeout_seconds)
+        await bus.wait_connected(self._settings.broker.start_timeout_seconds)
         self._announcer = Announcer(self._publisher, self._announced, self._on_fact)
         self._core.follower.add(self._announcer)
         self._core.follower.sequence = min(self._core.follower.sequence, self._announced)
         for message in self._early:
             self._publish(message)
-        return bus
-
-    def _mqtt_options(self, credential: Credential, service: str, broker: EmbeddedBroker | None) -> MqttOptions:
-        settings = self._settings.broker
-        return MqttOptions(
-            host=settings.host,
-            port=settings.port,
-            client_id=credential.client_id(service),
-            **self._login(credential),
-            keepalive=settings.keepalive_seconds,
-            publish_timeout=settings.publish_timeout_seconds,
-            backoff_initial=settings.reconnect_min_seconds,
-            backoff_maximum=settings.reconnect_max_seconds,
-            session_file=self._broker_folder / f"session-{service}",
-            incarnation=(lambda: broker.incarnation) if broker is not None else (lambda: ""),
-        )
-
-    async def _connect_presence(self, stack: AsyncExitStack, broker: EmbeddedBroker | None) -> None:
-        """A last will belongs to a connection, so each service has one of its own that says it is there."""
-        credential = broker.credential if broker is not None else load_credential(self._broker_folder)
-        for role in self._roles:
-            bus = MqttBus(
-                self._mqtt_options(credential, f"presence-{role}", broker),
-                presence=[self._presence(self._topics.service_status(role))],
-            )
-            self._buses.append(bus)
-            await bus.start()
-            stack.push_async_callback(bus.stop)
-
-    def _login(self, credential: Credential) -> dict[str, Any]:
-        settings = self._settings.broker
-        if settings.embedded:
-            return {"username": credential.username, "password": credential.password}
-        password = None if settings.password is None else settings.password.get_secret_value()
-        return {"username": settings.username, "password": password}
-
-    @staticmethod
-    def _presence(topic: str) -> Presence:
-        online = wire.encode(wire.status_wire(Status(online=True, time=WallClock().now())))
-        return Presence(topic, online, wire.encode(wire.status_wire(Status(online=False))))
-
-    def _subscriptions(self) -> tuple[str, ...]:
-        """What this process reads, by its roles."""
-        market = [RouteName.CANDLE, RouteName.PRICE]
-        wanted: dict[str, list[RouteName]] = {
-            "execution": [RouteName.REQUEST, RouteName.BOT_REQUEST, *market],
-            "signals": [RouteName.BOT_SET, *market],
-            "portfolio": market,
-        }
-        names = [name for role in self._roles for name in wanted[role]]
-        if "execution" not in self._roles:
-            names += [RouteName.TRADE, RouteName.CASH_FLOW]
-            names += [RouteName.RESPONSE] if "signals" in self._roles else []
-        return tuple(dict.fromkeys(self._topics.filter(name) for name in names))
 
     def _make_intake(self, bus: MqttBus) -> Intake:
         settings = self._settings
@@ -415,6 +343,8 @@ class Daemon:
 
     async def _play(self, feeder: Feeder, after: dict[str, datetime]) -> None:
         await feeder.run(after)
+        if not feeder.candles:
+            self._publish(_no_candles(describe(self._feed), self._clock.now()))
         await self._stopping.wait()
 
     async def _finish(self, intake: Intake) -> None:
@@ -528,11 +458,6 @@ class Daemon:
                 Outgoing(self._topics.price(message.symbol), wire.encode(wire.price_wire(message)), retain=True)
             )
 
-    def _on_broker_restart(self, _restarts: int) -> None:
-        """The embedded broker is back: connect now instead of after the pause."""
-        for bus in self._buses:
-            bus.hurry()
-
     def _on_violation(self, violation: Violation) -> None:
         """The broker kept somebody from speaking for the daemon. Told once a second, however many there are."""
         if len(self._violations) < 100 or violation in self._violations:
@@ -560,12 +485,9 @@ class Daemon:
         return DeadLetter(key, now, violation.topic, b"", 0, reason, retained=False)
 
 
-def read_once(url: str, query: Callable[[Connection], Any]) -> Any:
-    """One consistent read of the books, for commands. Raises Unreachable when there are none."""
-    file = sqlite_path(url)
-    if file is None or not file.exists():
-        raise Unreachable(f"there are no books at {url}")
-    return read(reader_engine(url), query)
-
-
-__all__ = ["Daemon", "RuntimeFault", "Started", "read_once"]
+def _no_candles(feed: str, now: datetime) -> AlertRaised:
+    message = (
+        f"the feed has nothing new: these books are at {time_text(now)}, and no candle of the {feed} is later."
+        " Start other candles on books of their own (--data-dir)"
+    )
+    return AlertRaised(Severity.WARNING, "feed_at_end", message)
