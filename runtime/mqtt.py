@@ -4,11 +4,17 @@ What is used of the libraries' private API, and why (a test fails when one of it
 - paho's `manual_ack_set` and `ack`, because aiomqtt acknowledges before our code has run;
 - aiomqtt's `_on_connect`, `_on_message`, `_on_publish` (overridden), because its queue hides the DUP flag
   and the session-present flag, and its `publish` costs a task and a timer for each message;
+- aiomqtt's `_on_socket_register_write` (overridden), because it watches the number of a descriptor a moment
+  later, when it may be another socket's;
 - aiomqtt's `_disconnected` future, and paho's `_sock_close`, without which failed connections leak
   descriptors.
 
 What identifies a redelivery (measured, NATS 2.15.1 and Mosquitto 2.0.11; `session` and `packet_id` of Incoming)
-- A first delivery never has DUP, a redelivery always has it, on both, over kills of subscriber and broker.
+- A first delivery never has DUP; a redelivery always has it, on both, over kills of the subscriber.
+- A kill -9 of the BROKER under load can make NATS forget what it had delivered in its last moments: up to
+  max_ack_pending messages come again WITHOUT the flag. Nothing tells them from new ones, so that a request
+  without an id can then be done twice; who must not trade twice gives a request_id. It is rare when the daemon
+  is killed, because its broker then gets a SIGTERM.
 - After a kill -9 of the SUBSCRIBER a message comes back under its old packet id, on both.
 - After a kill -9 of the BROKER Mosquitto keeps the packet ids, but NATS numbers the unacknowledged messages
   anew from 1: (1 acknowledged, 2, 3) come back as (1, 2). A packet id says nothing there, so the incarnation
@@ -137,6 +143,22 @@ class _Connection(aiomqtt.Client):
         entry = self._unconfirmed.pop(mid, None)
         if entry is not None and not entry[0].done():
             entry[0].set_result(None)
+
+    def _on_socket_register_write(self, client: Any, userdata: Any, sock: Any) -> None:
+        # May be called from the thread that connects.
+        self._loop.call_soon_threadsafe(self._watch_writing, sock)
+
+    def _watch_writing(self, sock: Any) -> None:
+        """aiomqtt would watch the number of the descriptor, which by now may be closed, or another socket's."""
+        if sock.fileno() >= 0:
+            self._loop.add_writer(sock.fileno(), self._write)
+
+    def _write(self) -> None:
+        try:
+            self._client.loop_write()
+        except Exception as error:  # noqa: BLE001 - as aiomqtt does: whatever it is, the connection is broken
+            if not self._disconnected.done():
+                self._disconnected.set_exception(error)
 
     # ---- what the bus calls -------------------------------------------------------------------------
 

@@ -14,11 +14,13 @@ from runtime.errors import RuntimeFault
 
 log = logging.getLogger("fillbook.supervisor")
 
-# Run before the child's own program: the kernel kills the process when its parent dies. A second exec and
-# not subprocess's preexec_fn, which runs Python between fork and exec and may deadlock beside our threads.
+# Run before the child's own program: the kernel ends the process when its parent dies. SIGTERM and not SIGKILL,
+# so that a broker still stores what it has delivered: otherwise it would deliver that again as if it was new.
+# A second exec and not subprocess's preexec_fn, which runs Python between fork and exec and may deadlock beside
+# our threads.
 _DIE_WITH_PARENT = """
 import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 if os.getppid() != int(sys.argv[1]):  # the parent died before the request was in place
     os._exit(1)
 os.execv(sys.argv[2], sys.argv[2:])

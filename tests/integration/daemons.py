@@ -256,6 +256,9 @@ class Ear:
         )  # fmt: skip
         self.bus = MqttBus(options, ["fillbook/#"])
         self.heard: list[Heard] = []
+        self.sessions: list[bool] = []
+        """Of each connection: whether the broker still had the session."""
+        self.bus.on_connected(lambda connected: self.sessions.append(connected.session_present))
         self._news = asyncio.Event()
         self._more = asyncio.Event()
         self._task: asyncio.Task[None] | None = None

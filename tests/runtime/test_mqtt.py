@@ -224,6 +224,9 @@ async def test_the_private_parts_of_the_libraries_are_where_they_were() -> None:
     }.items():
         assert list(inspect.signature(getattr(client, name)).parameters) == parameters
         assert getattr(client._client, name.removeprefix("_")) == getattr(client, name)
+    written = inspect.signature(client._on_socket_register_write)
+    assert list(written.parameters) == ["client", "userdata", "sock"]
+    assert client._client.on_socket_register_write == client._on_socket_register_write
     assert list(inspect.signature(client._client.ack).parameters) == ["mid", "qos"]
     assert list(inspect.signature(client._client.manual_ack_set).parameters) == ["on"]
     assert list(inspect.signature(client._client._sock_close).parameters) == []
