@@ -292,6 +292,14 @@ class FeedSettings(Section):
         description="Synthetic candles per symbol before the first live one, to warm the indicators.",
     )
 
+    file_warmup_candles: Whole = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="Candles at the start of each file that only warm the indicators. 0 = bots decide from the "
+        "first on.",
+    )
+
     @field_validator("synthetic_symbols")
     @classmethod
     def _no_symbol_twice(cls, symbols: tuple[str, ...]) -> tuple[str, ...]:

@@ -18,11 +18,9 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, Engine
 
-from config.instruments import default_instrument
 from config.settings import Settings
-from config.times import EPOCH, time_text
-from execution import candles as stored_candles
-from execution import followers, leases, ledger, orders
+from config.times import time_text
+from execution import followers, leases, orders
 from execution.leases import Fence
 from execution.ledger import derived_id
 from execution.model import (
@@ -52,7 +50,7 @@ from runtime.database import (
     sqlite_path,
 )
 from runtime.errors import RoleTaken
-from runtime.feeding import Feeder, describe, last_times, open_feed
+from runtime.feeding import Feeder, describe, open_books_to, open_feed
 from runtime.intake import Intake
 from runtime.jsondoc import Limits
 from runtime.locks import RoleLocks, holder_text
@@ -61,7 +59,6 @@ from runtime.publisher import Announcer, Outgoing, Publisher
 from runtime.rundir import DaemonInfo, remove_daemon_file, write_daemon_file
 from runtime.topics import Topics
 from signals.bot_file import BotFile
-from signals.feeds.synthetic import SyntheticFeed
 from signals.model import Recommendation
 
 log = structlog.get_logger(__name__)
@@ -112,6 +109,7 @@ class Daemon:
         self._reader: ThreadReader
         self._announcer: Announcer | None = None
         self._announced = 0
+        self._after: dict[str, datetime] = {}
 
     def stop(self) -> None:
         """Ask for a clean stop; `run` returns when it is done."""
@@ -194,35 +192,10 @@ class Daemon:
         """Catalogue, the first account, and the feed's time as it was when the daemon stopped."""
         settings = self._settings
         seed_catalogue(connection)
-        if isinstance(self._clock, FeedClock):
-            self._resume_clock(connection, self._clock)
-        if self._feed is not None:
-            known = ledger.instruments(connection)
-            for symbol in self._feed.symbols:
-                if symbol not in known:
-                    ledger.add_instrument(connection, default_instrument(symbol))
+        if self._feed is not None and isinstance(self._clock, FeedClock):
+            self._after = open_books_to(connection, self._feed, self._clock)
         opening = opening_deposit(settings, settings.account.initial_deposit, self._clock)
         ensure_account(connection, first_account(settings), opening, self._clock.recorded_now())
-        if isinstance(self._feed, SyntheticFeed):
-            self._store_history(connection, self._feed)
-
-    def _resume_clock(self, connection: Connection, clock: FeedClock) -> None:
-        assert self._feed is not None
-        closes = [candle.close_time for candle in stored_candles.latest(connection).values()]
-        if closes:
-            clock.advance(max(closes))
-        elif isinstance(self._feed, SyntheticFeed):
-            clock.advance(self._feed.candle(self._feed.symbols[0], self._feed.warmup).time)
-        else:
-            first: Candle | None = next(self._feed.candles({}), None)
-            clock.advance(first.time if first is not None else EPOCH)
-
-    @staticmethod
-    def _store_history(connection: Connection, feed: SyntheticFeed) -> None:
-        """Candles from before the first live one, so that indicators start warm."""
-        latest = stored_candles.latest(connection)
-        fresh = {symbol for symbol in feed.symbols if (symbol, feed.timeframe(symbol)) not in latest}
-        stored_candles.store(connection, [candle for candle in feed.history() if candle.symbol in fresh])
 
     async def _start_services(self, stack: AsyncExitStack, engine: Engine) -> None:
         settings = self._settings
@@ -326,7 +299,7 @@ class Daemon:
             feeder = Feeder(
                 self._core, self._feed, self._clock, self._settings.feed, self._answered, self._announce_market
             )
-            loops.append(self._play(feeder, await last_times(self._reader, self._feed)))
+            loops.append(self._play(feeder))
         tasks = [asyncio.create_task(loop) for loop in loops]
         stopping: asyncio.Task[Any] = asyncio.create_task(self._stopping.wait())
         try:
@@ -341,8 +314,8 @@ class Daemon:
             await asyncio.gather(stopping, *tasks[1:], return_exceptions=True)
             self._publisher_task = tasks[0]
 
-    async def _play(self, feeder: Feeder, after: dict[str, datetime]) -> None:
-        await feeder.run(after)
+    async def _play(self, feeder: Feeder) -> None:
+        await feeder.run(self._after)
         if not feeder.candles:
             self._publish(_no_candles(describe(self._feed), self._clock.now()))
         await self._stopping.wait()

@@ -7,18 +7,20 @@ speed gives the same trades, and a restart goes on after the last stored candle.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import structlog
+from sqlalchemy import Connection
 
+from config.instruments import default_instrument
 from config.settings import FeedSettings
-from config.times import time_text, timeframe_length
+from config.times import EPOCH, time_text, timeframe_length
 from execution import candles as stored_candles
+from execution import ledger
 from execution.model import Candle, Price
-from execution.ports import Reader
 from runtime.clock import FeedClock
 from runtime.core import Core
 from signals.feeds.candle_file import CandleFile
@@ -32,7 +34,7 @@ log = structlog.get_logger(__name__)
 def open_feed(settings: FeedSettings) -> FileFeed | SyntheticFeed | None:
     """The configured feed; None when candles come from the bus. Raises CandleFileInvalid."""
     if settings.candles:
-        return open_files(settings.candles)
+        return open_files(settings.candles, settings.file_warmup_candles)
     if settings.synthetic:
         return SyntheticFeed(
             settings.synthetic_symbols,
@@ -43,9 +45,9 @@ def open_feed(settings: FeedSettings) -> FileFeed | SyntheticFeed | None:
     return None
 
 
-def open_files(files: dict[str, Path]) -> FileFeed:
+def open_files(files: dict[str, Path], warmup: int = 0) -> FileFeed:
     """Candle files by symbol, checked from the first line to the last before anything starts."""
-    feed = FileFeed([CandleFile.open(path, symbol) for symbol, path in files.items()])
+    feed = FileFeed([CandleFile.open(path, symbol) for symbol, path in files.items()], warmup=warmup)
     for symbol, path in files.items():
         CandleFile(path, symbol, feed.timeframe(symbol)).check()
     return feed
@@ -112,9 +114,9 @@ class Feeder:
         self.finished = False
 
     async def run(self, after: dict[str, datetime]) -> None:
-        """Play what opens later than the stored candles in `after`."""
+        """Play what opens later than `after`, the times of the last candles by symbol."""
         await self._settled()  # requests from before a restart come first
-        for candle in self._upcoming(after):
+        for candle in self._feed.candles(after):
             close_time = candle.time + self._lengths[candle.symbol]
             await self._pacer.wait(close_time)
             self._clock.advance(close_time)
@@ -129,12 +131,6 @@ class Feeder:
         self.finished = True
         log.info("the feed is at its end", candles=self.candles, time=time_text(self._clock.now()))
 
-    def _upcoming(self, after: dict[str, datetime]) -> Iterator[Candle]:
-        if isinstance(self._feed, SyntheticFeed):
-            start = self._feed.start + (self._feed.warmup - 1) * timedelta(minutes=1)
-            after = {symbol: max(start, after.get(symbol, start)) for symbol in self._feed.symbols}
-        return self._feed.candles(after)
-
     async def _settled(self) -> None:
         """Return when execution has committed (or refused) everything that the bots asked for."""
         assert self._core.signals is not None
@@ -143,11 +139,27 @@ class Feeder:
             await self._answered.wait()
 
 
-async def last_times(reader: Reader, feed: Feed) -> dict[str, datetime]:
-    """The last stored candle of each of the feed's symbols."""
-    latest = await reader.read(stored_candles.latest)
+def last_times(connection: Connection, feed: Feed) -> dict[str, datetime]:
+    """When the last stored candle of each of the feed's symbols opened."""
     return {
         symbol: candle.time
-        for (symbol, timeframe), candle in latest.items()
+        for (symbol, timeframe), candle in stored_candles.latest(connection).items()
         if symbol in feed.symbols and timeframe == feed.timeframe(symbol)
     }
+
+
+def open_books_to(connection: Connection, feed: Feed, clock: FeedClock) -> dict[str, datetime]:
+    """Get books ready for a feed: its symbols in the catalogue, its history stored, the clock where the books
+    are. Returns after which candles the live ones start."""
+    known = ledger.instruments(connection)
+    for symbol in feed.symbols:
+        if symbol not in known:
+            ledger.add_instrument(connection, default_instrument(symbol))
+    history, after = feed.opening(last_times(connection, feed))
+    stored_candles.store(connection, history)
+    closes = [candle.close_time for candle in stored_candles.latest(connection).values()]
+    if not closes:
+        first = next(feed.candles(after), None)
+        closes = [EPOCH if first is None else first.time]
+    clock.advance(max(closes))
+    return after

@@ -10,18 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
 
 from config.exact import plain
-from config.instruments import default_instrument
 from config.settings import Settings
 from config.times import time_text, timeframe_length
-from execution import candles as stored_candles
-from execution import ledger, orders
+from execution import orders
 from execution.model import Candle, Order, OrderRequest, Reason, Responded, ResponseStatus, Trade
 from execution.service import Envelope
 from execution.tables import json_text
@@ -31,6 +28,7 @@ from portfolio.position import Portfolio
 from runtime.clock import ReplayClock
 from runtime.core import build_core, first_account, opening_deposit
 from runtime.database import ensure_account, memory_engine, open_database, seed_catalogue, sqlite_url, upgrade
+from runtime.feeding import open_books_to
 from runtime.memory_bus import MessageBus
 from signals.bot_file import BotFile
 from signals.feeds.feed import Feed
@@ -134,16 +132,12 @@ class Replay:
     async def run(self, progress: Progress | None = None) -> ReplayResult:
         """Run the whole feed once. Raises CandleFileInvalid where a file is bad."""
         try:
-            stored = await self._last_candles()
-            candles = self._feed.candles(stored)
-            first = next(candles, None)
-            self._clock.advance(first.time if first is not None else self._clock.now())
-            await self._writer.submit(self._prepare)
+            after = await self._writer.submit(self._prepare)
+            candles = self._feed.candles(after)
             await self._core.start()
             await self._bus.drain()
             started = time.perf_counter()
-            if first is not None:
-                await self._play(chain((first,), candles), progress)
+            await self._play(candles, progress)
             seconds = time.perf_counter() - started
             return await self._result(seconds)
         finally:
@@ -170,22 +164,16 @@ class Replay:
         self._writer.flush()
         self._candles = count
 
-    async def _last_candles(self) -> dict[str, datetime]:
-        latest = await self._writer.submit(stored_candles.latest)
-        return {symbol: candle.time for (symbol, timeframe), candle in latest.items() if symbol in self._feed.symbols}
-
-    def _prepare(self, connection: Connection) -> None:
+    def _prepare(self, connection: Connection) -> dict[str, datetime]:
         seed_catalogue(connection)
-        known = ledger.instruments(connection)
-        for symbol in self._feed.symbols:
-            if symbol not in known:
-                ledger.add_instrument(connection, default_instrument(symbol))
+        after = open_books_to(connection, self._feed, self._clock)
         ensure_account(
             connection,
             first_account(self._settings),
             opening_deposit(self._settings, self._cash, self._clock),
             self._clock.recorded_now(),
         )
+        return after
 
     # ---- what passes by -------------------------------------------------------------------------------
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 PANEL = "Run"
 DEMO_SPEED = "600"
 """Ten 1-minute candles a second."""
+DEMO_WARMUP = 300
+"""Candles of a file that warm the indicators, so that the show starts at once."""
 
 SpeedOption = Annotated[
     str | None,
@@ -64,7 +66,7 @@ def demo(
 
     implied = list(_feed_of(candles)) if candles else ["feed.synthetic=true"]
     if candles:
-        implied.append(f"feed.speed={speed or DEMO_SPEED}")
+        implied += [f"feed.speed={speed or DEMO_SPEED}", f"feed.file_warmup_candles={DEMO_WARMUP}"]
     elif speed is not None:
         implied.append(f"feed.candles_per_second={_per_second(speed)}")
     if seed is not None:

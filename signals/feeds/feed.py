@@ -29,3 +29,8 @@ class Feed(Protocol):
         later than that: hand in the times of the last stored candles, and a restart goes on behind them.
         """
         ...
+
+    def opening(self, stored: Mapping[str, datetime]) -> tuple[list[Candle], dict[str, datetime]]:
+        """What to do before the first live candle of books whose last candles opened at `stored`: candles to
+        store that only warm indicators, and the `after` to hand to `candles`."""
+        ...

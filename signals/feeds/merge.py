@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 
 from config.times import timeframe_length
 from execution.model import Candle
@@ -34,7 +35,8 @@ class FileFeed:
 
     source = "file"
 
-    def __init__(self, files: Sequence[CandleFile]) -> None:
+    def __init__(self, files: Sequence[CandleFile], *, warmup: int = 0) -> None:
+        self._warmup = warmup
         self._files = {file.symbol: file for file in sorted(files, key=lambda file: file.symbol)}
         if len(self._files) != len(files):
             raise ValueError("one candle file per symbol")
@@ -48,3 +50,17 @@ class FileFeed:
         """See `Feed.candles`. Raises CandleFileInvalid at the first bad part of a file."""
         streams = {(symbol, file.timeframe): file.candles(after.get(symbol)) for symbol, file in self._files.items()}
         return merge_candles(streams)
+
+    def opening(self, stored: Mapping[str, datetime]) -> tuple[list[Candle], dict[str, datetime]]:
+        """See `Feed.opening`: the first `warmup` candles of files that the books do not reach by far."""
+        after = {symbol: time for symbol, time in stored.items() if symbol in self._files}
+        history: list[Candle] = []
+        for symbol, file in self._files.items():
+            head = list(islice(file.candles(), self._warmup))
+            if head and (symbol not in after or after[symbol] < self._joining_from(head[0])):
+                history += head
+                after[symbol] = head[-1].time
+        return history, after
+
+    def _joining_from(self, first: Candle) -> datetime:
+        return first.time - self._warmup * timeframe_length(first.timeframe)

@@ -21,7 +21,7 @@ from signals.feeds.merge import merge_candles
 TIMEFRAME = "1m"
 TICK_PLACES = 2  # prices are multiples of 0.01
 BLOCK = 120  # candles that share a regime
-START = datetime(2026, 1, 1, tzinfo=UTC)
+START = datetime(2000, 1, 1, tzinfo=UTC)  # before any real candles, so that these can follow in the same books
 DEFAULT_PRICE = 100.0
 BASE_PRICES: Mapping[str, float] = {"BTC-USD": 60_000.0, "ETH-USD": 3_000.0, "SOL-USD": 150.0, "AAPL": 200.0}
 TYPICAL_BAR_VALUE = 500_000.0  # traded per candle, in the quote currency
@@ -64,7 +64,7 @@ _REGIMES = (
 class SyntheticFeed:
     """Endless invented candles of several symbols, as a `Feed`.
 
-    Each symbol starts at `start` with candle 0. The first `warmup` candles are its `history`.
+    Each symbol starts at `start` with candle 0. `warmup` candles come before the live ones (`opening`).
     """
 
     source = "synthetic"
@@ -93,14 +93,20 @@ class SyntheticFeed:
             raise KeyError(symbol)
         return TIMEFRAME
 
-    def history(self) -> list[Candle]:
-        """The candles before the first live one, of all symbols, by close time and symbol."""
-        return [self.candle(symbol, index) for index in range(self.warmup) for symbol in self.symbols]
+    def opening(self, stored: Mapping[str, datetime]) -> tuple[list[Candle], dict[str, datetime]]:
+        """What comes before the live candles of books that end at `stored` (open times by symbol): candles
+        that only warm the indicators, and after which candle of each symbol the live ones start.
 
-    def live(self) -> Iterator[Candle]:
-        """The candles that follow `history`, without end."""
-        last = self.start + (self.warmup - 1) * _MINUTE
-        return self.candles(dict.fromkeys(self.symbols, last))
+        A symbol that is new to the books, or was left out for long, joins where the others are.
+        """
+        indices = {symbol: self._next_index(stored[symbol]) for symbol in self.symbols if symbol in stored}
+        now = max((self.warmup, *indices.values()))
+        joining = [symbol for symbol in self.symbols if indices.get(symbol, -1) < now - self.warmup]
+        if not indices:
+            joining = list(self.symbols)
+        history = [self.candle(symbol, index) for index in range(now - self.warmup, now) for symbol in joining]
+        starts = {symbol: indices[symbol] for symbol in indices} | dict.fromkeys(joining, now)
+        return history, {symbol: self.start + (index - 1) * _MINUTE for symbol, index in starts.items()}
 
     def candles(self, after: Mapping[str, datetime]) -> Iterator[Candle]:
         """See `Feed.candles`; never ends."""

@@ -72,3 +72,10 @@ def test_files_are_a_feed(files: list[CandleFile]) -> None:
 def test_two_files_of_one_symbol_are_refused(files: list[CandleFile]) -> None:
     with pytest.raises(ValueError, match="one candle file per symbol"):
         FileFeed([files[0], files[0]])
+
+
+def test_the_head_of_a_file_can_warm_the_indicators_of_new_books(files: list[CandleFile]) -> None:
+    history, after = FileFeed(files, warmup=2).opening({"AAPL": START + timedelta(minutes=1)})
+    assert order(iter(history)) == [("MSFT", 0), ("MSFT", 1)]
+    assert after == dict.fromkeys(("AAPL", "MSFT"), START + timedelta(minutes=1))
+    assert FileFeed(files).opening({}) == ([], {})

@@ -86,10 +86,36 @@ def test_a_far_away_candle_costs_one_block() -> None:
 
 def test_live_candles_follow_the_history_without_a_seam() -> None:
     feed = market(warmup=150)
-    history = feed.history()
+    history, after = feed.opening({})
     assert len(history) == 450
-    assert history + list(islice(feed.live(), 90)) == first(market(), 540)
-    assert list(islice(market(warmup=0).live(), 3)) == first(market(), 3)
+    assert history + list(islice(feed.candles(after), 90)) == first(market(), 540)
+    history, after = market(warmup=0).opening({})
+    assert history + list(islice(market(warmup=0).candles(after), 3)) == first(market(), 3)
+
+
+def test_books_that_were_cut_off_in_the_middle_of_a_minute_go_on_with_every_symbol_where_it_was() -> None:
+    feed = market(warmup=5)
+    stored = {symbol: START + timedelta(minutes=20) for symbol in SYMBOLS}
+    stored[SYMBOLS[0]] += timedelta(minutes=1)
+    assert feed.opening(stored) == ([], stored)
+
+
+def test_a_symbol_that_is_new_to_the_books_joins_where_the_others_are_with_a_history() -> None:
+    feed = market(warmup=5)
+    known, new = SYMBOLS[0], SYMBOLS[1:]
+    history, after = feed.opening({known: START + timedelta(minutes=999)})
+    assert {candle.symbol for candle in history} == set(new)
+    assert [candle.time for candle in history if candle.symbol == new[0]] == [
+        START + timedelta(minutes=minute) for minute in range(995, 1000)
+    ]
+    assert after == dict.fromkeys(SYMBOLS, START + timedelta(minutes=999))
+
+
+def test_books_that_end_with_real_candles_go_on_behind_them() -> None:
+    feed = market(warmup=5)
+    real = START + timedelta(days=6_000, seconds=30)
+    _, after = feed.opening({SYMBOLS[0]: real})
+    assert all(candle.time > real for candle in islice(feed.candles(after), 9))
 
 
 def test_prices_stay_near_their_base_for_ever() -> None:
