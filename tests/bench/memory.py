@@ -66,6 +66,7 @@ def _bare_candles(path: Path) -> object:
 
 def _books(count: int) -> object:
     from dataclasses import replace
+    from datetime import timedelta
 
     from execution.model import Account, Side
     from portfolio.books import Books
@@ -74,7 +75,9 @@ def _books(count: int) -> object:
     first = trades(1)[0]
     for number in range(1, count + 1):
         # One trade at a time, so that only what the books keep is counted.
-        books.apply((replace(first, id=f"trade-{number}", sequence=number, side=Side.BUY),))
+        at = first.executed_at + timedelta(seconds=number)
+        books.apply((replace(first, id=f"trade-{number}", sequence=number, side=Side.BUY, executed_at=at),))
+    assert books.symbols["main", first.symbol].engine.lot_count == count
     return books
 
 

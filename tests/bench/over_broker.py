@@ -34,11 +34,11 @@ class _Seen:
 
 
 def over_broker(effort: Effort) -> list[Row]:
-    """50/s, 1,000/s and saturation, for the daemon and for an echo on the same kind of broker."""
+    """50/s, 1,000/s and saturation: the daemon, an echo that does nothing, an echo that stores the request."""
     long, short = (1.0, 1.0) if effort.quick else (20.0, 8.0)
     shapes = [_Shape("50/s", 50, 0, long), _Shape("1,000/s", 1000, 0, short), _Shape("64 in flight", 0, 64, short)]
     seen: dict[str, list[_Seen]] = {}
-    for kind in ("echo", "daemon"):
+    for kind in ("echo", "store", "daemon"):
         with server(kind, effort.folder / kind) as running:
             prime = kind == "daemon"
             found = []
@@ -51,11 +51,21 @@ def over_broker(effort: Effort) -> list[Row]:
                 key = (lambda run: -run.p99) if shape.rate else (lambda run: run.speed)
                 found.append(max(runs, key=key))
             seen[kind] = found
-    return _rows(seen["daemon"], seen["echo"])
+    return [*_bare_rows(seen["echo"]), *_rows(seen["daemon"], seen["store"])]
+
+
+def _bare_rows(bare: list[_Seen]) -> list[Row]:
+    """What the broker and the load generator can do at all."""
+    slow, _, full = bare
+    return [
+        Row("bare MQTT echo, no work, at 50/s, p50", slow.p50 * _MILLISECONDS, "ms", lower_is_better=True),
+        Row("  p99", slow.p99 * _MILLISECONDS, "ms", lower_is_better=True),
+        Row("bare MQTT echo, no work, 64 in flight", full.speed, "echos/s"),
+    ]
 
 
 def _rows(ours: list[_Seen], bare: list[_Seen]) -> list[Row]:
-    is_ = "echo on the same broker, no work"
+    is_ = "echo that commits the request"
     slow, steady, full = zip(ours, bare, strict=True)
 
     def latency(what: str, pair: tuple[_Seen, _Seen], field: str, aim: float | None) -> Row:

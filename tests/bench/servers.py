@@ -1,17 +1,23 @@
-"""Processes that benchmarks talk to: the real daemon, and an echo on the same broker that does no work.
+"""Processes that benchmarks talk to: the real daemon, and two echos on the same broker.
 
-`python -m tests.bench.servers daemon|echo FOLDER PORT`
+The echo does no work at all; the storing echo makes each request durable before it answers, which is the
+least that any solution must do.
+
+`python -m tests.bench.servers daemon|echo|store FOLDER PORT`
 """
 
 import asyncio
 import json
+import queue
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,8 +81,43 @@ async def _daemon(folder: Path, port: int) -> None:
     await Daemon(settings, []).run()
 
 
-async def _echo(folder: Path, port: int) -> None:
-    """Answers every request at once: one publication, no decoding beyond the id, nothing stored."""
+class _Store(threading.Thread):
+    """Bare sqlite3, synchronous=FULL: whatever waits is one commit, then all of it is answered."""
+
+    def __init__(self, path: Path, answer: Callable[[bytes], None]) -> None:
+        super().__init__(daemon=True)
+        self._path = path
+        self._answer = answer
+        self._waiting: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+
+    def put(self, _topic: str, payload: bytes) -> None:
+        """Take a request."""
+        self._waiting.put(payload)
+
+    def run(self) -> None:
+        """Commit groups until the process ends."""
+        connection = sqlite3.connect(self._path, isolation_level=None)
+        for pragma in ("journal_mode=WAL", "synchronous=FULL"):
+            connection.execute(f"PRAGMA {pragma}")
+        connection.execute("CREATE TABLE requests (body TEXT NOT NULL)")
+        while True:
+            group = [self._waiting.get()]
+            with suppress(queue.Empty):
+                while len(group) < 256:
+                    group.append(self._waiting.get_nowait())
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany("INSERT INTO requests VALUES (?)", [(body.decode(),) for body in group])
+            connection.execute("COMMIT")
+            self._loop.call_soon_threadsafe(self._answer_all, group)
+
+    def _answer_all(self, group: list[bytes]) -> None:
+        for body in group:
+            self._answer(body)
+
+
+async def _echo(folder: Path, port: int, *, store: bool = False) -> None:
+    """Answers every request: one publication, no decoding beyond the id."""
     from runtime.broker import BrokerOptions, EmbeddedBroker
     from runtime.topics import Command, Topics
     from tests.bench.mqtt_load import BareClient
@@ -87,11 +128,16 @@ async def _echo(folder: Path, port: int) -> None:
     prefix = topics.response("main", "x")[:-1]
     client: BareClient
 
-    def answer(_topic: str, payload: bytes) -> None:
+    def answer(payload: bytes) -> None:
         client.publish(prefix + json.loads(payload)["request_id"], b'{"status":"filled","final":true}')
 
+    take: Callable[[str, bytes], None] = lambda _topic, payload: answer(payload)  # noqa: E731
+    if store:
+        thread = _Store(folder / "requests.db", answer)
+        thread.start()
+        take = thread.put
     login = broker.credential
-    client = await BareClient.connect("127.0.0.1", port, answer, username=login.username, password=login.password)
+    client = await BareClient.connect("127.0.0.1", port, take, username=login.username, password=login.password)
     await client.subscribe(topics.request("main", Command.TRADE))
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -102,10 +148,14 @@ async def _echo(folder: Path, port: int) -> None:
     await broker.stop()
 
 
+async def _store(folder: Path, port: int) -> None:
+    await _echo(folder, port, store=True)
+
+
 def main() -> None:
     """Run one server until SIGTERM."""
     kind, folder, port = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    asyncio.run({"daemon": _daemon, "echo": _echo}[kind](folder, port))
+    asyncio.run({"daemon": _daemon, "echo": _echo, "store": _store}[kind](folder, port))
 
 
 if __name__ == "__main__":
