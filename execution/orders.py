@@ -107,8 +107,8 @@ def find(connection: Connection, id_: str) -> Order | None:
 
 
 def open_orders(connection: Connection) -> Iterator[Order]:
-    """Orders that are not final, oldest first."""
-    for row in _select_orders.rows(connection, f"WHERE {tables.OPEN_ORDERS} ORDER BY created_at, id"):
+    """Orders that are not final, oldest first; those of one candle by request, as bots ask in their names' order."""
+    for row in _select_orders.rows(connection, f"WHERE {tables.OPEN_ORDERS} ORDER BY created_at, request_id"):
         yield _order(row)
 
 

@@ -160,7 +160,7 @@ class Intake:
                 incoming, None, Reason("bad_topic", "topic", incoming.topic[:64], "a topic of `fillbook topics`")
             )
             return
-        assigned = await self._assigned_id(incoming)
+        assigned = await self._assigned_id(incoming, match)
         outcome = decode(match, incoming.payload, assigned_id=assigned, retained=incoming.retain, limits=self._limits)
         if isinstance(outcome, Undecodable):
             await self._bury(incoming, match, outcome.reason)
@@ -184,9 +184,10 @@ class Intake:
         body = hashlib.sha256(incoming.topic.encode() + b"\0" + incoming.payload).hexdigest()[:32]
         return orders.Delivery(incoming.session, incoming.packet_id, body)
 
-    async def _assigned_id(self, incoming: Incoming) -> str:
+    async def _assigned_id(self, incoming: Incoming, match: Match) -> str:
         """The id of a request that names none: a redelivery keeps the one it was given before."""
-        delivery = self._delivery(incoming)
+        # Bots name theirs; looking up would let redelivered ones overtake each other.
+        delivery = None if match.route is RouteName.BOT_REQUEST else self._delivery(incoming)
         if incoming.dup and delivery is not None and self._core.execution is not None:
             known = await self._core.execution.delivered(delivery, self._window, self._came_again)
             if known is not None:

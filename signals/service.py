@@ -292,6 +292,8 @@ class SignalsService:
                 outputs += self._fail(runner, error)
             if runner not in series.runners:
                 series.runners.append(runner)
+                # Who asks first gets the last of cash and volume: not a matter of when a bot found its candles.
+                series.runners.sort(key=_name)
         return outputs
 
     async def _restart(self, runner: BotRunner) -> list[Output]:
@@ -421,3 +423,7 @@ def _newest(latest: Mapping[tuple[str, str], Candle], symbol: str) -> str | None
     """The timeframe of the symbol's most recent stored candle."""
     found = [candle for (of, _), candle in latest.items() if of == symbol]
     return max(found, key=lambda candle: candle.time).timeframe if found else None
+
+
+def _name(runner: BotRunner) -> str:
+    return runner.file.name
