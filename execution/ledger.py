@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from heapq import merge
 from typing import Any
 
@@ -98,7 +99,12 @@ class NewCashFlow:
 
 def derived_id(prefix: str, *parts: str) -> str:
     """An id that follows from what it names: the same parts give the same id, on any machine."""
-    return f"{prefix}-{hashlib.sha256(chr(31).join(parts).encode()).hexdigest()[:20]}"
+    return f"{prefix}-{_short_digest(parts)}"
+
+
+@lru_cache(maxsize=256)  # an order and its client order id follow from the same parts
+def _short_digest(parts: tuple[str, ...]) -> str:
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:20]
 
 
 def trade_id(venue: str, account: str, symbol: str, venue_trade_id: str) -> str:

@@ -75,25 +75,27 @@ class Insert:
 
     def __init__(self, table: Table) -> None:
         self.table = table
-        self._prepared: dict[str, tuple[str, list[Convert | None]]] = {}
+        self._prepared: dict[str, tuple[str, list[tuple[int, Convert]]]] = {}
 
-    def _for(self, connection: Connection) -> tuple[str, list[Convert | None]]:
+    def _for(self, connection: Connection) -> tuple[str, list[tuple[int, Convert]]]:
         dialect = connection.dialect
         prepared = self._prepared.get(dialect.name)
         if prepared is None:
             names = ", ".join(dialect.identifier_preparer.quote(c.name) for c in self.table.columns)
             marks = ", ".join("?" for _ in self.table.columns)
             sql = placeholders(f"INSERT INTO {self.table.name} ({names}) VALUES ({marks})", connection)
-            prepared = (sql, [_bind(c, dialect) for c in self.table.columns])
+            binds = ((index, _bind(column, dialect)) for index, column in enumerate(self.table.columns))
+            prepared = (sql, [(index, bind) for index, bind in binds if bind is not None])
             self._prepared[dialect.name] = prepared
         return prepared
 
     def rows(self, connection: Connection, rows: Iterable[Sequence[Any]]) -> None:
         """Insert rows of Python values."""
         sql, binds = self._for(connection)
-        converted = [
-            [value if bind is None else bind(value) for bind, value in zip(binds, row, strict=True)] for row in rows
-        ]
+        converted = [list(row) for row in rows]
+        for values in converted:
+            for index, bind in binds:
+                values[index] = bind(values[index])
         cursor = connection.connection.cursor()
         try:
             if len(converted) == 1:

@@ -17,6 +17,7 @@ from config.instruments import Instrument
 from execution import ledger, orders, raw
 from execution.model import Account, Fact, Halt, Order, OrderStatus, Side, Trade
 from execution.prices import LastPrices
+from execution.totals import quantity_effect, read_totals
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -83,15 +84,14 @@ class TradingState:
         """Everything from the database; called once at start."""
         self.accounts = ledger.accounts(connection)
         self.instruments = ledger.instruments(connection)
-        self.sequence = 0
-        for mapping in (self._cash, self._held, self._reserved_cash, self._reserved_quantity):
+        for mapping in (self._reserved_cash, self._reserved_quantity):
             mapping.clear()
+        totals = read_totals(connection)
+        self.sequence, self._cash, self._held = totals.sequence, totals.cash, totals.quantities
         self._reservations.clear()
         self._open.clear()
         self._unknown.clear()
         self._halts = orders.halts(connection)
-        self._caught_up = False
-        self.catch_up(connection)
         for order in orders.open_orders(connection):
             self.opened(order, self.reservation_of(order, ledger.trades(connection, order_id=order.id)))
         self._undo.clear()
@@ -120,14 +120,8 @@ class TradingState:
         self.sequence = fact.sequence
         self._add(self._cash, fact.account, fact.cash_effect)
         if isinstance(fact, Trade):
-            self._add(self._held, (fact.account, fact.symbol), self._quantity_effect(fact))
-
-    def _quantity_effect(self, trade: Trade) -> Decimal:
-        effect = trade.quantity * trade.side.sign
-        instrument = self.instruments.get(trade.symbol)
-        if trade.fee and instrument is not None and trade.fee_asset == instrument.base_asset:
-            effect -= trade.fee
-        return effect
+            base_asset = self.instruments[fact.symbol].base_asset
+            self._add(self._held, (fact.account, fact.symbol), quantity_effect(fact, base_asset))
 
     # ---- reading --------------------------------------------------------------------------------------
 

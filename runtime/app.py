@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine
 from config.settings import Settings
 from config.times import time_text
 from execution import followers, leases, orders
+from execution.errors import StorageUnavailable
 from execution.leases import Fence
 from execution.ledger import derived_id
 from execution.model import (
@@ -36,11 +37,12 @@ from execution.model import (
 )
 from execution.orders import DeadLetter
 from execution.writer import GroupCommitWriter
+from portfolio.service import PortfolioService
 from runtime import wire
 from runtime.broker import Violation
 from runtime.clock import FeedClock, WallClock
 from runtime.connections import Connections
-from runtime.core import ROLES, Core, Published, build_core, first_account, opening_deposit
+from runtime.core import ROLES, Core, Published, build_core, first_account, opening_deposit, spare_the_collector
 from runtime.database import (
     ThreadReader,
     ensure_account,
@@ -65,6 +67,7 @@ log = structlog.get_logger(__name__)
 
 ANNOUNCER = "announcer"
 _TICK_SECONDS = 1.0
+_FAREWELL_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +138,15 @@ class Daemon:
                 await broker.start()
                 stack.push_async_callback(broker.stop)
             bus = connections.main_bus()
-            await self._connect(stack, bus)
+            # Together: a broker that hangs costs each of them seconds.
+            stack.push_async_callback(connections.stop)
+            await self._connect(bus)
             for presence in connections.presence_buses():
                 await presence.start()
-                stack.push_async_callback(presence.stop)
             intake = self._make_intake(bus)
             stack.callback(remove_daemon_file, self._settings.data_dir, self._roles)
             self._write_daemon_file()
+            spare_the_collector()
             self._say_started(began)
             await self._work(bus, intake)
             log.info("stopping")
@@ -213,16 +218,22 @@ class Daemon:
         self._writer.start()
         await self._core.start()
         if self._core.portfolio is not None:
-            stack.push_async_callback(self._core.portfolio.stop)
+            stack.push_async_callback(self._stop_portfolio, self._core.portfolio)
         self._announced = await self._reader.read(lambda c: followers.position(c, ANNOUNCER))
         self._halts = {change.account: change for change in await self._reader.read(orders.halt_changes)}
 
-    async def _connect(self, stack: AsyncExitStack, bus: MqttBus) -> None:
+    @staticmethod
+    async def _stop_portfolio(portfolio: PortfolioService) -> None:
+        try:
+            await portfolio.stop()
+        except StorageUnavailable as error:
+            log.warning("no last checkpoint", error=str(error))  # only a cache
+
+    async def _connect(self, bus: MqttBus) -> None:
         self._publisher = Publisher(bus, self._topics, self._clock, limit=self._settings.limits.queue)
         self._core.publish = self._publish
         bus.on_connected(lambda _connected: self._on_connected())
         await bus.start()
-        stack.push_async_callback(bus.stop)
         await bus.wait_connected(self._settings.broker.start_timeout_seconds)
         self._announcer = Announcer(self._publisher, self._announced, self._on_fact)
         self._core.follower.add(self._announcer)
@@ -245,6 +256,7 @@ class Daemon:
             window=settings.broker.max_ack_pending,
             boot_id=secrets.token_hex(8),
         )
+        intake.on_answer = self._answered.set
         if self._feed is not None:
             intake.own_symbols = frozenset(self._feed.symbols)
         return intake
@@ -322,11 +334,16 @@ class Daemon:
 
     async def _finish(self, intake: Intake) -> None:
         """Let what is under way end, then say what it changed."""
-        async with asyncio.timeout(5):
-            await intake.drain()
-            self._publish_changes()
-            await self._publisher.drain()
-        await self._store_announced()
+        try:
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                await intake.drain()
+                self._publish_changes()
+                await self._publisher.drain()
+            await self._store_announced()
+        except TimeoutError:
+            log.warning("not everything could be said: the broker does not answer; the next start says it")
+        except StorageUnavailable as error:
+            log.warning("stopped without the storage", error=str(error))
         self._publisher_task.cancel()
 
     async def _tick(self) -> None:
@@ -334,11 +351,14 @@ class Daemon:
         republish_every = self._settings.portfolio.republish_seconds
         republish_at = time.monotonic() + republish_every
         while True:
-            await self._core.on_timer()
-            await self._tell_violations()
-            self._repeat_requests()
-            self._publish_advice()
-            await self._store_announced()
+            try:
+                await self._core.on_timer()
+                await self._tell_violations()
+                self._repeat_requests()
+                self._publish_advice()
+                await self._store_announced()
+            except StorageUnavailable as error:
+                log.error("the storage fails", error=str(error))
             if time.monotonic() >= republish_at:
                 self._publish_everything()
                 republish_at = time.monotonic() + republish_every

@@ -1,5 +1,6 @@
 """How a process reaches the bus: the embedded broker, logins, client ids, subscriptions, last wills."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -60,6 +61,10 @@ class Connections:
         return [
             self._bus(f"presence-{role}", (), [_presence(self._topics.service_status(role))]) for role in self._roles
         ]
+
+    async def stop(self) -> None:
+        """Say goodbye on every bus."""
+        await asyncio.gather(*(bus.stop() for bus in self._buses))
 
     def _bus(self, service: str, subscriptions: tuple[str, ...], presence: list[Presence]) -> MqttBus:
         bus = MqttBus(self._options(service), subscriptions, presence=presence)

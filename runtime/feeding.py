@@ -120,7 +120,7 @@ class Feeder:
             close_time = candle.time + self._lengths[candle.symbol]
             await self._pacer.wait(close_time)
             self._clock.advance(close_time)
-            await self._core.on_candle(candle)
+            await self._core.surely_on_candle(candle)
             if self._paced:
                 self._announce(candle)
                 self._announce(Price(candle.symbol, candle.close, close_time))

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -86,6 +87,8 @@ class Intake:
         self._clearing: Counter[str] = Counter()
         self._fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.own_symbols: frozenset[str] = frozenset()
+        self.on_answer: Callable[[], None] = lambda: None
+        """Called at each answer of another process's execution service."""
         self._handlers: dict[type, Callable[[Incoming, Match, Decoded[Any]], Coroutine[Any, Any, None]]] = {
             OrderRequest: self._on_request,
             CancelRequest: self._on_request,
@@ -120,7 +123,10 @@ class Intake:
         async for incoming in self._bus.messages():
             match = self._topics.parse(incoming.topic)
             if match is not None and match.route in _MARKET:
-                await self._read_market(incoming, match)
+                try:
+                    await self._read_market(incoming, match)
+                except StorageUnavailable as error:
+                    log.error("not taken", topic=incoming.topic, error=str(error))
                 continue
             if match is not None and match.route in (RouteName.RESPONSE, RouteName.TRADE, RouteName.CASH_FLOW):
                 await self._read_other_process(incoming, match)
@@ -299,13 +305,13 @@ class Intake:
             incoming, message = await self._market.get()
             try:
                 if isinstance(message, Candle):
-                    await self._core.on_candle(message)
+                    await self._core.surely_on_candle(message)
                 else:
                     await self._core.on_price(message)
             except LeaseLost:
                 raise
             except StorageUnavailable as error:
-                log.error("candle not stored", symbol=message.symbol, error=str(error))
+                log.error("price not taken", symbol=message.symbol, error=str(error))
                 continue
             except Exception as error:  # as in _take
                 log.exception("message failed", topic=incoming.topic)
@@ -324,6 +330,8 @@ class Intake:
             response = response_from(match.account, incoming.payload)
             if response is not None:
                 await self._core.follower.poll()
-                for output in await self._core.signals.on_response(response):
-                    self._publisher.publish(output)
+                with suppress(StorageUnavailable):  # as in Core.spread
+                    for output in await self._core.signals.on_response(response):
+                        self._publisher.publish(output)
+                self.on_answer()
         incoming.ack()

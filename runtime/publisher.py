@@ -19,7 +19,6 @@ from execution.model import (
     Fact,
     FactsRecorded,
     HaltChanged,
-    OrderChanged,
     OrderRequest,
     Responded,
 )
@@ -59,7 +58,6 @@ class Publisher:
         self.dropped = 0
         self._encoders: dict[type, Callable[[Any], Outgoing]] = {
             Responded: self._response,
-            OrderChanged: self._order,
             HaltChanged: self._halt,
             AlertRaised: self._alert,
             Recommendation: self._recommendation,
@@ -147,9 +145,6 @@ class Publisher:
     def _response(self, message: Responded) -> Outgoing:
         topic = self._topics.response(message.account, message.request_id)
         return Outgoing(topic, wire.encode(wire.response_wire(message)), keep=True)
-
-    def _order(self, message: OrderChanged) -> Outgoing:
-        return Outgoing(self._topics.order(message.order.account), wire.encode(wire.order_wire(message.order)))
 
     def _halt(self, message: HaltChanged) -> Outgoing:
         return Outgoing(

@@ -26,7 +26,7 @@ from execution.writer import InlineReader, InlineWriter
 from portfolio.books import FillOutcome
 from portfolio.position import Portfolio
 from runtime.clock import ReplayClock
-from runtime.core import build_core, first_account, opening_deposit
+from runtime.core import build_core, first_account, opening_deposit, spare_the_collector
 from runtime.database import ensure_account, memory_engine, open_database, seed_catalogue, sqlite_url, upgrade
 from runtime.feeding import open_books_to
 from runtime.memory_bus import MessageBus
@@ -136,6 +136,7 @@ class Replay:
             candles = self._feed.candles(after)
             await self._core.start()
             await self._bus.drain()
+            spare_the_collector()
             started = time.perf_counter()
             await self._play(candles, progress)
             seconds = time.perf_counter() - started

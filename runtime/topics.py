@@ -66,7 +66,6 @@ class RouteName(StrEnum):
     BOT_REQUEST = "bot_request"
     RESPONSE = "response"
     TRADE = "trade"
-    ORDER = "order"
     CASH_FLOW = "cash_flow"
     POSITION = "position"
     PORTFOLIO = "portfolio"
@@ -171,7 +170,6 @@ ROUTES: tuple[Route, ...] = (
         "{request_id, status, final, reason {code, field, value, expected}, order_id, trades}",
     ),
     Route(RouteName.TRADE, "{account}/trade", Direction.OUT, False, "Trade", "one fill, with its ledger sequence"),
-    Route(RouteName.ORDER, "{account}/order", Direction.OUT, False, "Order", "an order with its new status"),
     Route(
         RouteName.CASH_FLOW, "{account}/cash", Direction.OUT, False, "CashFlow", "a flow, with its ledger sequence"
     ),
@@ -344,10 +342,6 @@ class Topics:
     def trade(self, account: str) -> str:
         """Fills of an account."""
         return self._build(RouteName.TRADE, (("account", account),))
-
-    def order(self, account: str) -> str:
-        """Orders of an account as their status changes."""
-        return self._build(RouteName.ORDER, (("account", account),))
 
     def cash_flow(self, account: str) -> str:
         """Deposits and withdrawals of an account."""

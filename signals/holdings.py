@@ -9,7 +9,8 @@ from decimal import Decimal
 
 from config.exact import ZERO
 from config.instruments import Instrument, default_instrument
-from execution.model import CashFlow, Fact, Side, Trade
+from execution.model import CashFlow, Fact, Trade
+from execution.totals import Totals, quantity_effect
 
 
 class Holdings:
@@ -23,6 +24,13 @@ class Holdings:
         self._positions: dict[tuple[str, str], Decimal] = {}
         self._cash: dict[str, Decimal] = {}
         self._last_fills: dict[str, datetime] = {}
+
+    def load(self, totals: Totals) -> None:
+        """Start from the sums over all facts."""
+        self.sequence = totals.sequence
+        self._positions = totals.quantities
+        self._cash = totals.cash
+        self._last_fills = totals.last_fills
 
     def learn(self, instruments: Mapping[str, Instrument]) -> None:
         """Take in (more of) the catalogue."""
@@ -69,9 +77,7 @@ class Holdings:
 
     def _add_trade(self, trade: Trade) -> None:
         self._add_cash(trade.account, trade.cash_effect)
-        change = trade.quantity if trade.side is Side.BUY else -trade.quantity
-        if trade.fee and trade.fee_asset == self.instrument(trade.symbol).base_asset:
-            change -= trade.fee  # a fee in the base asset reduces what is received, or takes extra
+        change = quantity_effect(trade, self.instrument(trade.symbol).base_asset)
         key = (trade.account, trade.symbol)
         self._positions[key] = self._positions.get(key, ZERO) + change
         last = self._last_fills.get(trade.triggered_by)

@@ -28,6 +28,7 @@ from execution.model import (
 )
 from execution.ports import Clock, Reader, Writer
 from execution.tables import json_text
+from execution.totals import read_totals
 from signals import outbox
 from signals.bot import Bar
 from signals.bot_file import BotFile
@@ -102,7 +103,7 @@ class SignalsService:
         """Restore states and open requests, sum up the ledger, warm the bots. Returns every bot's state."""
         rows, requests, instruments, latest = await self._reader.read(_stored)
         self.holdings.learn(instruments)
-        await self.catch_up()
+        self.holdings.load(await self._reader.read(read_totals))
         self._open = {request.request_id: request for request in requests}
         for (symbol, timeframe), candle in latest.items():
             self._series_of(symbol, timeframe).last = candle.time

@@ -35,7 +35,6 @@ TOPICS = Topics()
         (TOPICS.bot_request("main", "x"), Match(RouteName.BOT_REQUEST, account="main", bot="x")),
         (TOPICS.response("main", "r:1.2"), Match(RouteName.RESPONSE, account="main", request_id="r:1.2")),
         (TOPICS.trade("main"), Match(RouteName.TRADE, account="main")),
-        (TOPICS.order("main"), Match(RouteName.ORDER, account="main")),
         (TOPICS.cash_flow("main"), Match(RouteName.CASH_FLOW, account="main")),
         (TOPICS.position("main", "BTC-USD"), Match(RouteName.POSITION, account="main", symbol="BTC-USD")),
         (TOPICS.portfolio("main"), Match(RouteName.PORTFOLIO, account="main")),
