@@ -5,8 +5,8 @@ travel. The order in which a candle passes through is fixed: execution fills wha
 portfolio and the bots learn of the fills, then the bots decide on the close.
 """
 
-import gc
 import asyncio
+import gc
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass

@@ -47,6 +47,8 @@ from signals.errors import SignalsError
 
 log = structlog.get_logger(__name__)
 
+_STORAGE_PAUSE = 1.0  # seconds
+
 _MARKET = (RouteName.CANDLE, RouteName.PRICE)
 
 
@@ -145,18 +147,26 @@ class Intake:
     async def _take(self, incoming: Incoming, match: Match | None) -> None:
         """One request or command, to its end."""
         try:
-            await self._dispatch(incoming, match)
+            await self._until_stored(incoming, match)
         except LeaseLost:
             raise
-        except StorageUnavailable as error:
-            log.error("not taken, the broker will send it again", topic=incoming.topic, error=str(error))
-            return
         except Exception as error:  # one bad message must not stop the daemon; it is kept and shown
             log.exception("message failed", topic=incoming.topic)
             await self._bury(
                 incoming, match, Reason("internal_error", None, None, f"{type(error).__name__}: {error}")
             )
         incoming.ack()
+
+    async def _until_stored(self, incoming: Incoming, match: Match | None) -> None:
+        """A message that the storage did not take is tried again: the broker sends it anew only after a
+        reconnect. (Orders do not wait like this: they are refused, see ExecutionService.)"""
+        while True:
+            try:
+                await self._dispatch(incoming, match)
+                return
+            except StorageUnavailable as error:
+                log.error("a message waits for the storage", topic=incoming.topic, error=str(error))
+                await asyncio.sleep(_STORAGE_PAUSE)
 
     async def _dispatch(self, incoming: Incoming, match: Match | None) -> None:
         if not incoming.payload and (incoming.retain or self._is_our_clearing(incoming.topic)):
