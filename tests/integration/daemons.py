@@ -322,6 +322,19 @@ class Ear:
             lambda: next((heard for heard in self.all(topic) if fits(heard)), None), f"a message on {topic}"
         )
 
+    async def more(self, topic: str, count: int) -> None:
+        """Wait until more than `count` messages came on a topic."""
+        await self.until(lambda: len(self.all(topic)) > count, f"more than {count} on {topic}")
+
+    async def alert(self, code: str, what: str = "", topic: str = "main/alert") -> Heard:
+        """The first alert with a code, which is then forgotten."""
+        found = await self.until(
+            lambda: next((heard for heard in self.all(topic) if heard.body["code"] == code), None),
+            f"{code} for {what}",
+        )
+        self.heard.remove(found)
+        return found
+
     async def answer(self, request_id: str, account: str = "main") -> Any:
         """The body of the final response to a request."""
         return (await self.on(f"{account}/response/{request_id}", lambda heard: heard.body["final"])).body
@@ -423,11 +436,6 @@ class Load:
 def candle(time: str, price: str, volume: str = "1000", **changes: str) -> dict[str, str]:
     """A flat candle's body."""
     return {"time": time, "open": price, "high": price, "low": price, "close": price, "volume": volume, **changes}
-
-
-def numbered(prefix: str, count: int) -> Iterator[str]:
-    """Request ids."""
-    return (f"{prefix}-{number}" for number in range(count))
 
 
 def freeze(pid: int) -> None:

@@ -313,7 +313,7 @@ async def test_requests_without_an_id_are_never_lost_and_doubled_only_within_the
                     await server.start()
                 else:
                     await server.kill_broker()
-                await ear.until(lambda h=heard: len(ear.all("main/trade")) > h)
+                await ear.more("main/trade", heard)
             stop.set()
             confirmed, unknown = await sending
 

@@ -225,21 +225,26 @@ async def test_a_database_that_another_process_holds_stops_trading_not_the_daemo
 # ---- what the broker is told ----------------------------------------------------------------------------
 
 
+async def last_is(ear: Ear, topic: str, state: str) -> None:
+    """Wait until the last status on a topic is this one."""
+    await ear.until(lambda: (found := ear.all(topic)) and found[-1].body["state"] == state, f"{topic} {state}")
+
+
 async def test_the_retained_status_is_online_and_offline_whatever_ends_the_daemon(tmp_path: Path) -> None:
     topics = ["status", *(f"service/{role}/status" for role in ("execution", "portfolio", "signals"))]
-    async with running_broker(MOSQUITTO, tmp_path) as broker, Ear(broker.port) as ear:
-        async with serving(tmp_path / "data", port=broker.port, settings=["broker.embedded=false"]) as server:
-            for ending in ("kill", "stop"):
-                for state in ("online", "offline"):
-                    for topic in topics:
-                        await ear.until(
-                            lambda t=topic, s=state: (found := ear.all(t)) and found[-1].body["state"] == s,
-                            f"{topic} {state} at {ending}",
-                        )
-                    if state == "online":
-                        await getattr(server, ending)()
-                ear.heard.clear()
-                await server.start()
+    settings = ["broker.embedded=false"]
+    async with AsyncExitStack() as stack:
+        broker = await stack.enter_async_context(running_broker(MOSQUITTO, tmp_path))
+        ear = await stack.enter_async_context(Ear(broker.port))
+        server = await stack.enter_async_context(serving(tmp_path / "data", port=broker.port, settings=settings))
+        for ending in ("kill", "stop"):
+            for state in ("online", "offline"):
+                for topic in topics:
+                    await last_is(ear, topic, state)
+                if state == "online":
+                    await getattr(server, ending)()
+            ear.heard.clear()
+            await server.start()
 
 
 async def test_retained_state_comes_back_after_the_broker_forgot_everything(tmp_path: Path) -> None:
