@@ -8,26 +8,28 @@ from sqlalchemy import Connection, text
 
 _FACT_KEYS = {
     "trades": (
-        "id = NEW.id OR sequence = NEW.sequence OR (venue = NEW.venue AND account = NEW.account"
-        " AND symbol = NEW.symbol AND venue_trade_id = NEW.venue_trade_id)"
+        "id = NEW.id",
+        "sequence = NEW.sequence",
+        "venue = NEW.venue AND account = NEW.account AND symbol = NEW.symbol AND venue_trade_id = NEW.venue_trade_id",
     ),
     "cash_flows": (
-        "id = NEW.id OR sequence = NEW.sequence OR (account = NEW.account AND idempotency_key = NEW.idempotency_key)"
+        "id = NEW.id",
+        "sequence = NEW.sequence",
+        "account = NEW.account AND idempotency_key = NEW.idempotency_key",
     ),
 }
 
 
-def _sqlite(table: str, keys: str) -> dict[str, str]:
+def _sqlite(table: str, keys: tuple[str, ...]) -> dict[str, str]:
     def refuse(what: str) -> str:
         return f"BEGIN SELECT RAISE(ABORT, '{table} are facts: {what}'); END"
 
+    # One look-up for each key: a single EXISTS with OR costs three times as much on every insert.
+    taken = " OR ".join(f"EXISTS (SELECT 1 FROM {table} WHERE {key})" for key in keys)
     return {
         f"{table}_refuse_update": f"BEFORE UPDATE ON {table} {refuse('correct one with a compensating entry')}",
         f"{table}_refuse_delete": f"BEFORE DELETE ON {table} {refuse('they are never deleted')}",
-        f"{table}_refuse_replace": (
-            f"BEFORE INSERT ON {table} WHEN EXISTS (SELECT 1 FROM {table} WHERE {keys})"
-            f" {refuse('this key exists already')}"
-        ),
+        f"{table}_refuse_replace": (f"BEFORE INSERT ON {table} WHEN {taken} {refuse('this key exists already')}"),
     }
 
 

@@ -6,7 +6,6 @@ The plain functions here read; `LedgerTail` appends.
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -116,7 +115,8 @@ def trade_id(venue: str, account: str, symbol: str, venue_trade_id: str) -> str:
 
 
 def _digest(previous: str, content: Sequence[str | None]) -> str:
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    # Each field with its length, so that no text can be moved from one field to the next; "-" is no value.
+    text = "".join("-" if value is None else f"{len(value)}:{value}" for value in content)
     return hashlib.sha256(f"{previous}\n{text}".encode()).hexdigest()
 
 

@@ -93,7 +93,10 @@ class Insert:
         """Insert rows of Python values."""
         sql, binds = self._for(connection)
         converted = [list(row) for row in rows]
+        width = len(self.table.columns)
         for values in converted:
+            if len(values) != width:
+                raise ValueError(f"{self.table.name} has {width} columns, not {len(values)}")
             for index, bind in binds:
                 values[index] = bind(values[index])
         cursor = connection.connection.cursor()

@@ -1,7 +1,8 @@
 """What the venue reports, inside the write transaction: fills become trades, orders get their status."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from sqlalchemy import Connection
 
@@ -12,7 +13,7 @@ from execution.ledger import LedgerTail, NewTrade
 from execution.model import AccountMode, Fact, Order, OrderStatus, Reason, Side, Source, Trade, trade_cash_effect
 from execution.ports import Clock
 from execution.state import TradingState
-from execution.venue import VenueFill, VenueReport
+from execution.venue import VenueClosed, VenueFill, VenueReport
 
 
 @dataclass(slots=True)
@@ -41,10 +42,11 @@ class Recorder:
         self._clock = clock
 
     def apply(self, connection: Connection, reports: Sequence[VenueReport]) -> Applied:
+        """Record one batch of reports, in their order."""
         self.state.catch_up(connection)
         touched: dict[str, _Progress] = {}
         facts: list[Fact] = []
-        for report in reports:
+        for report, following in zip_longest(reports, reports[1:]):
             progress = self._progress(report, touched)
             if progress is None:
                 continue  # reported again, or closed by ourselves
@@ -52,8 +54,10 @@ class Recorder:
                 trade = self._apply_fill(connection, progress, report)
                 if trade is not None:
                     facts.append(trade)
+                    if not _closes(following, report.order_id):
+                        self.state.spent(report.order_id, trade)
             else:
-                progress.order = replace(progress.order, status=report.status, reason=report.reason)
+                progress.order = progress.order.with_status(report.status, report.reason)
             if progress.order.status.is_final:
                 # Now, not at the end: the next order of this batch may need what this one held back.
                 self.state.changed(progress.order, None)
@@ -73,7 +77,7 @@ class Recorder:
     def _store_progress(self, connection: Connection, progress: _Progress) -> tuple[Order, tuple[Trade, ...]]:
         order = progress.order
         if progress.fills and order.status in UNTOUCHED:
-            order = replace(order, status=OrderStatus.PARTIALLY_FILLED)
+            order = order.with_status(OrderStatus.PARTIALLY_FILLED, order.reason)
         orders.update_status(connection, order, self._clock.now())
         fills = ledger.trades(connection, order_id=order.id) if progress.had_fills else progress.fills
         if not order.status.is_final:
@@ -87,7 +91,7 @@ class Recorder:
             if reason is not None:
                 partly = bool(progress.fills) or order.status is OrderStatus.PARTIALLY_FILLED
                 status = OrderStatus.CANCELLED if partly else OrderStatus.REJECTED
-                progress.order = replace(order, status=status, reason=reason)
+                progress.order = order.with_status(status, reason)
                 return None
         # The paper venue numbers the fills of an order: an order without any cannot have this one.
         first = fill.if_funded and not progress.had_fills and not progress.fills
@@ -97,10 +101,9 @@ class Recorder:
         if trade is None:
             return None
         self.state.fold(trade)
-        self.state.spent(order.id, trade)
         progress.fills.append(trade)
         if order.status is OrderStatus.UNKNOWN:
-            progress.order = replace(order, status=OrderStatus.PARTIALLY_FILLED, reason=None)
+            progress.order = order.with_status(OrderStatus.PARTIALLY_FILLED)
         return trade
 
     def _new_trade(self, order: Order, fill: VenueFill) -> NewTrade:
@@ -143,3 +146,8 @@ class Recorder:
         if fill.quantity > free:
             return Reason("INSUFFICIENT_FUND", "quantity", plain(free), f"at least {plain(fill.quantity)}")
         return None
+
+
+def _closes(report: VenueReport | None, order_id: str) -> bool:
+    """Whether a report ends the order, so that everything it holds back is released at once."""
+    return isinstance(report, VenueClosed) and report.order_id == order_id and report.status.is_final

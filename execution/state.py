@@ -6,7 +6,7 @@ transaction is rolled back; last prices are written by the event loop and only r
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -206,9 +206,9 @@ class TradingState:
             return
         self._release(order_id)
         if fill.side is Side.BUY:
-            rest = replace(held, cash=max(held.cash + fill.cash_effect, ZERO))
+            rest = Reservation(held.account, held.symbol, cash=max(held.cash + fill.cash_effect, ZERO))
         else:
-            rest = replace(held, quantity=max(held.quantity - fill.quantity, ZERO))
+            rest = Reservation(held.account, held.symbol, quantity=max(held.quantity - fill.quantity, ZERO))
         self._reserve(order_id, rest)
 
     def halted(self, account: str, halt: Halt | None) -> None:
