@@ -6,6 +6,7 @@ stdout is one JSON line for each thing the tests wait for. Nothing outlives its 
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -348,6 +349,15 @@ class Ear:
         """Send a request with its request_id and return the final answer."""
         await self.say(f"{account}/request/{command}", body)
         return await self.answer(body["request_id"], account)
+
+
+async def price_known(ear: Ear, symbol: str = "BTC-USD") -> None:
+    """Wait until the daemon has read a price: requests may overtake it. Asks for what cannot be had."""
+    for number in itertools.count():
+        body = {"request_id": f"probe-{symbol}-{number}", "symbol": symbol, "side": "SELL", "quantity": "999999"}
+        if (await ear.ask(body))["reason"]["code"] != "no_price":
+            break
+    ear.heard.clear()
 
 
 def dumped(body: Any) -> bytes:

@@ -19,7 +19,7 @@ from execution.model import OrderStatus, Trade
 from execution.orders import client_order_id
 from runtime.bus import BusUnavailable
 from tests.integration.brokers import MOSQUITTO, running_broker
-from tests.integration.daemons import Ear, Load, Server, retained
+from tests.integration.daemons import Ear, Load, Server, price_known, retained
 
 log = logging.getLogger("tests.kills")
 pytestmark = pytest.mark.timeout(900)
@@ -302,6 +302,7 @@ async def test_requests_without_an_id_are_never_lost_and_doubled_only_within_the
                 {"price": "50000", "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())},
                 retain=True,
             )
+            await price_known(ear)
             await ear.ask({"request_id": "first", "symbol": "BTC-USD", "side": "BUY", "notional": "10"})
             body = {"symbol": "BTC-USD", "side": "BUY", "notional": "10"}
             sending = asyncio.create_task(anonymous(ear, stop, lambda n: {**body, "note": f"number {n}"}))

@@ -15,7 +15,7 @@ import pytest
 from execution.ledger import LedgerTail, NewCashFlow
 from execution.model import CashFlowKind, OrderStatus
 from tests.integration.brokers import MOSQUITTO, free_port, running_broker
-from tests.integration.daemons import V1, Ear, Load, Server, candle, freeze, retained, serving, thaw
+from tests.integration.daemons import V1, Ear, Load, Server, candle, freeze, price_known, retained, serving, thaw
 from tests.integration.test_kills import BOT, COMMON, FEED, bot_files, requests
 
 MANUAL = {"symbol": "BTC-USD", "side": "BUY", "notional": "50"}
@@ -57,6 +57,7 @@ async def test_sigterm_ends_the_daemon_although_its_broker_hangs(tmp_path: Path)
         settings = ["broker.embedded=false", *COMMON]
         async with serving(tmp_path / "data", port=broker.port, settings=settings) as server, Ear(broker.port) as ear:
             await price(ear, "50000")
+            await price_known(ear)
             await ear.ask({**MANUAL, "request_id": "one"})
             freeze(broker.pid)
             try:
@@ -84,6 +85,7 @@ async def test_a_second_daemon_on_the_same_books_refuses_and_names_the_first(tmp
         assert await second.process.wait() != 0
         async with Ear(first.port) as ear:
             await price(ear, "50000")
+            await price_known(ear)
             assert (await ear.ask({**MANUAL, "request_id": "first-still-works"}))["status"] == "filled"
 
 
@@ -118,6 +120,7 @@ async def test_an_external_broker_that_is_not_there_is_an_error(tmp_path: Path) 
 async def test_a_halt_cancels_refuses_survives_a_restart_and_ends_with_resume(tmp_path: Path) -> None:
     async with serving(tmp_path / "data") as server, Ear(server.port) as ear:
         await price(ear, "50000")
+        await price_known(ear)
         limit = {"symbol": "BTC-USD", "side": "BUY", "quantity": "0.01", "limit_price": "40000", "expires_in": "3600"}
         await ear.say("main/request/trade", {**limit, "request_id": "rests"})
         await ear.on("main/response/rests", lambda h: h.body["status"] == "accepted")
@@ -145,6 +148,7 @@ async def test_a_halt_cancels_refuses_survives_a_restart_and_ends_with_resume(tm
 async def test_a_limit_order_rests_over_a_restart_and_fills_when_the_price_comes(tmp_path: Path) -> None:
     async with serving(tmp_path / "data") as server, Ear(server.port) as ear:
         await price(ear, "50000")
+        await price_known(ear)
         for name, limit in (("fills", "45000"), ("stays", "30000")):
             body = {
                 "symbol": "BTC-USD",
@@ -183,6 +187,7 @@ def deposit(connection: object, amount: str, key: str = "beside") -> None:
 async def test_a_deposit_by_another_process_is_seen_announced_and_spendable(tmp_path: Path) -> None:
     async with serving(tmp_path / "data") as server, Ear(server.port) as ear:
         await price(ear, "50000")
+        await price_known(ear)
         assert (await ear.ask({**MANUAL, "notional": "20000", "request_id": "poor"}))["status"] == "refused"
         began = time.monotonic()
         server.books.write(lambda c: deposit(c, "50000"))
@@ -252,6 +257,7 @@ async def test_retained_state_comes_back_after_the_broker_forgot_everything(tmp_
         settings = ["broker.embedded=false", "broker.reconnect_max_seconds=0.5"]
         async with serving(tmp_path / "data", port=broker.port, settings=settings) as server, Ear(broker.port) as ear:
             await price(ear, "50000")
+            await price_known(ear)
             await ear.ask({**MANUAL, "request_id": "one"})
             await ear.ask({"request_id": "stop"}, "halt")
             await ear.on("main/portfolio", lambda h: h.body["sequence"] == 2)
@@ -279,6 +285,7 @@ async def test_a_manual_trade_fills_at_the_last_price_from_the_bus(tmp_path: Pat
         await ear.say("market/BTC-USD/price", {"price": "39000", "time": at(-20)})  # older: ignored
         await ear.say("market/ETH-USD/candle/1m", candle(at(-90), "2000"))
         await price(ear, "1", "SPY")
+        await price_known(ear, "SPY")  # the last of them
         first = await ear.ask({"symbol": "BTC-USD", "side": "BUY", "quantity": "0.1", "request_id": "a"})
         second = await ear.ask({"symbol": "ETH-USD", "side": "BUY", "quantity": "0.1", "request_id": "b"})
         assert first["trades"][0]["price"] == "40000"
@@ -342,6 +349,7 @@ async def test_three_processes_with_a_role_each_trade_like_one(tmp_path: Path, m
             )
         if market == "bus":
             await price(ear, "50000")
+            await price_known(ear)
             assert (await ear.ask({**MANUAL, "request_id": "by-hand"}))["status"] == "filled"
             start = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=60)
             for number, body in enumerate(rising(60, start=start)):

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from tests.integration.brokers import EMBEDDED, MOSQUITTO, running_broker
-from tests.integration.daemons import V1, Ear, Server, dumped, retained, serving
+from tests.integration.daemons import V1, Ear, Server, dumped, price_known, retained, serving
 
 MANUAL = {"symbol": "BTC-USD", "side": "BUY", "notional": "50"}
 
@@ -29,12 +29,14 @@ async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     if request.param == EMBEDDED:
         async with serving(tmp_path / "data") as server, Ear(server.port) as ear:
             await _prices(ear)
+            await price_known(ear)
             yield server, ear
         return
     async with running_broker(MOSQUITTO, tmp_path) as broker:
         settings = ["broker.embedded=false"]
         async with serving(tmp_path / "data", port=broker.port, settings=settings) as server, Ear(broker.port) as ear:
             await _prices(ear)
+            await price_known(ear)
             yield server, ear
 
 
@@ -43,6 +45,7 @@ async def embedded(tmp_path: Path) -> AsyncIterator[tuple[Server, Ear]]:
     """A daemon without a feed on the embedded broker."""
     async with serving(tmp_path / "data") as server, Ear(server.port) as ear:
         await _prices(ear)
+        await price_known(ear)
         yield server, ear
 
 
@@ -301,6 +304,7 @@ async def test_a_request_retained_before_the_daemon_came_is_refused_cleared_and_
             await ear.until(
                 lambda: len([h for h in ear.all("main/alert") if h.body["code"] == "retained_command"]) == 2
             )
+            await price_known(ear)
             await _still_trades(ear)
             async with retained(server.port, pattern=f"{V1}/+/request/#") as kept:
                 assert kept == {}
@@ -325,6 +329,8 @@ async def test_clearing_a_retained_halt_or_resume_does_not_halt_or_resume(tmp_pa
             await ear.on("main/alert", lambda h: h.body["code"] == "retained_command")
             async with retained(server.port, pattern=f"{V1}/+/request/#") as kept:
                 assert kept == {}
+            if command == "halt":
+                await price_known(ear)
             answer = await ear.ask({**MANUAL, "request_id": "after"})
             assert answer["status"] == ("filled" if command == "halt" else "refused"), answer
 
@@ -339,6 +345,7 @@ async def test_a_request_retained_while_the_daemon_runs_trades_once_and_never_ag
     assert await server.stop() == 0
     await server.start()
     await ear.on("main/alert", lambda h: h.body["code"] == "retained_command")
+    await price_known(ear)
     await _still_trades(ear)
     _settled(server, 2)
 
@@ -379,6 +386,7 @@ async def test_on_a_broker_that_lets_everybody_publish_a_forged_bot_request_is_a
         settings = ["broker.embedded=false"]
         async with serving(tmp_path / "data", port=broker.port, settings=settings) as server:
             await _prices(ear)
+            await price_known(ear)
             body = {**MANUAL, "request_id": "forged", **({"triggered_by": tag} if tag else {})}
             await ear.say("main/request/trade/bot/momentum", body)
             await ear.on("main/alert", lambda h: h.body["code"] == "forged_request")
