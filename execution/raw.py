@@ -75,6 +75,7 @@ class Insert:
 
     def __init__(self, table: Table) -> None:
         self.table = table
+        self._width = len(table.columns)
         self._prepared: dict[str, tuple[str, list[tuple[int, Convert]]]] = {}
 
     def _for(self, connection: Connection) -> tuple[str, list[tuple[int, Convert]]]:
@@ -93,7 +94,7 @@ class Insert:
         """Insert rows of Python values."""
         sql, binds = self._for(connection)
         converted = [list(row) for row in rows]
-        width = len(self.table.columns)
+        width = self._width
         for values in converted:
             if len(values) != width:
                 raise ValueError(f"{self.table.name} has {width} columns, not {len(values)}")
