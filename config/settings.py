@@ -334,6 +334,13 @@ class LimitSettings(Section):
     dead_letter_bytes: Whole = Field(
         4_096, ge=0, le=1_048_576, description="Bytes of an unreadable message that are kept with its dead letter."
     )
+    future_seconds: Seconds = Field(
+        300.0,
+        ge=0,
+        le=315_360_000,
+        description="Prices and candles from the bus whose time is further in the future than this, in seconds, "
+        "are refused: one of them would keep all later ones out.",
+    )
     queue: Whole = Field(
         10_000, ge=1, le=10_000_000, description="Messages that may wait inside the daemon, per queue."
     )

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -235,7 +235,7 @@ class Daemon:
         bus.on_connected(lambda _connected: self._on_connected())
         await bus.start()
         await bus.wait_connected(self._settings.broker.start_timeout_seconds)
-        self._announcer = Announcer(self._publisher, self._announced, self._on_fact)
+        self._announcer = Announcer(self._publisher, self._reader, self._announced, self._on_fact)
         self._core.follower.add(self._announcer)
         self._core.follower.sequence = min(self._core.follower.sequence, self._announced)
         for message in self._early:
@@ -255,6 +255,7 @@ class Daemon:
             max_in_flight=settings.execution.max_in_flight,
             window=settings.broker.max_ack_pending,
             boot_id=secrets.token_hex(8),
+            future=timedelta(seconds=settings.limits.future_seconds),
         )
         intake.on_answer = self._answered.set
         if self._feed is not None:
@@ -381,6 +382,7 @@ class Daemon:
 
     async def _store_announced(self) -> None:
         assert self._announcer is not None
+        await self._announcer.catch_up()
         sequence = self._announcer.sequence
         if sequence > self._announced and self._publisher.idle and "execution" in self._roles:
             await self._writer.submit(lambda c: followers.advance(c, ANNOUNCER, sequence))

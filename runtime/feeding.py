@@ -106,7 +106,7 @@ class Feeder:
         self._feed = feed
         self._clock = clock
         self._pacer = Pacer(pace_of(settings))
-        self._paced = bool(pace_of(settings))
+        self._shown = bool(pace_of(settings)) or core.execution is None  # another process needs them to fill orders
         self._answered = answered
         self._announce = announce
         self._lengths: dict[str, timedelta] = {s: timeframe_length(feed.timeframe(s)) for s in feed.symbols}
@@ -121,7 +121,7 @@ class Feeder:
             await self._pacer.wait(close_time)
             self._clock.advance(close_time)
             await self._core.surely_on_candle(candle)
-            if self._paced:
+            if self._shown:
                 self._announce(candle)
                 self._announce(Price(candle.symbol, candle.close, close_time))
             await self._settled()

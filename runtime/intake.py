@@ -8,9 +8,10 @@ never a reason to stop.
 import asyncio
 import hashlib
 import itertools
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -49,6 +50,9 @@ log = structlog.get_logger(__name__)
 
 _STORAGE_PAUSE = 1.0  # seconds
 
+_MARKET_PATIENCE = 1.0
+"""Seconds that a request waits for prices that came before it."""
+
 _MARKET = (RouteName.CANDLE, RouteName.PRICE)
 
 
@@ -70,6 +74,7 @@ class Intake:
         max_in_flight: int,
         window: int,
         boot_id: str,
+        future: timedelta,
     ) -> None:
         self._core = core
         self._reader = reader
@@ -85,6 +90,9 @@ class Intake:
         self._slots = asyncio.Semaphore(max_in_flight)
         self._tasks: set[asyncio.Task[None]] = set()
         self._market: asyncio.Queue[tuple[Incoming, Candle | Price]] = asyncio.Queue()
+        self._market_taken = self._market_done = 0
+        self._waiting_for_market: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._future = future
         self._came_again: set[str] = set()
         self._clearing: Counter[str] = Counter()
         self._fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -134,7 +142,7 @@ class Intake:
                 await self._read_other_process(incoming, match)
                 continue
             await self._slots.acquire()
-            task = asyncio.create_task(self._take(incoming, match))
+            task = asyncio.create_task(self._take(incoming, match, self._market_taken))
             self._tasks.add(task)
             task.add_done_callback(self._taken)
 
@@ -144,9 +152,11 @@ class Intake:
         if not task.cancelled() and (error := task.exception()) is not None and not self._fatal.done():
             self._fatal.set_exception(error)
 
-    async def _take(self, incoming: Incoming, match: Match | None) -> None:
+    async def _take(self, incoming: Incoming, match: Match | None, market_before: int) -> None:
         """One request or command, to its end."""
         try:
+            if match is not None and match.route is RouteName.REQUEST:
+                await self._market_before(market_before)  # a bot's request names its candle and need not wait
             await self._until_stored(incoming, match)
         except LeaseLost:
             raise
@@ -301,34 +311,65 @@ class Intake:
             return
         outcome = decode(match, incoming.payload, assigned_id="", limits=self._limits)
         if isinstance(outcome, Decoded) and isinstance(outcome.message, Candle | Price):
-            self._market.put_nowait((incoming, outcome.message))
-            return
-        if incoming.payload:
+            if outcome.message.time <= self._clock.recorded_now() + self._future:
+                self._market_taken += 1
+                self._market.put_nowait((incoming, outcome.message))
+                return
+            reasons: tuple[Reason, ...] = (self._in_future(outcome.message),)
+        elif isinstance(outcome, Undecodable):
+            reasons = (outcome.reason,)
+        else:
             reasons = outcome.reasons if isinstance(outcome, Refused) else ()
-            await self._bury(
-                incoming, match, *(reasons or (outcome.reason,) if isinstance(outcome, Undecodable) else reasons)
-            )
+        if incoming.payload:
+            await self._bury(incoming, match, *reasons)
         incoming.ack()
+
+    def _in_future(self, message: Candle | Price) -> Reason:
+        latest = self._clock.recorded_now() + self._future
+        return Reason("in_future", "time", time_text(message.time), f"not after {time_text(latest)}")
+
+    async def _market_before(self, taken: int) -> None:
+        """Return when the first `taken` market messages are worked on: a request must not overtake the price
+        that its sender published just before."""
+        if taken > self._market_done:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting_for_market.append((taken, waiter))
+            # Not for ever: a candle may itself be waiting for the storage, and requests are then refused.
+            await asyncio.wait((waiter,), timeout=_MARKET_PATIENCE)
+
+    def _market_worked_on(self) -> None:
+        self._market_done += 1
+        while self._waiting_for_market and self._waiting_for_market[0][0] <= self._market_done:
+            _, waiter = self._waiting_for_market.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
 
     async def _run_market(self) -> None:
         while True:
             incoming, message = await self._market.get()
             try:
-                if isinstance(message, Candle):
-                    await self._core.surely_on_candle(message)
-                else:
-                    await self._core.on_price(message)
-            except LeaseLost:
-                raise
-            except StorageUnavailable as error:
-                log.error("price not taken", symbol=message.symbol, error=str(error))
-                continue
-            except Exception as error:  # as in _take
-                log.exception("message failed", topic=incoming.topic)
-                await self._bury(
-                    incoming, None, Reason("internal_error", None, None, f"{type(error).__name__}: {error}")
-                )
-            incoming.ack()
+                if await self._take_market(incoming, message):
+                    incoming.ack()
+            finally:
+                self._market_worked_on()
+
+    async def _take_market(self, incoming: Incoming, message: Candle | Price) -> bool:
+        """One candle or price; false when the broker should send it again."""
+        try:
+            if isinstance(message, Candle):
+                await self._core.surely_on_candle(message)
+            else:
+                await self._core.on_price(message)
+        except LeaseLost:
+            raise
+        except StorageUnavailable as error:
+            log.error("price not taken", symbol=message.symbol, error=str(error))
+            return False
+        except Exception as error:  # as in _take
+            log.exception("message failed", topic=incoming.topic)
+            reason = Reason("internal_error", None, None, f"{type(error).__name__}: {error}")
+            await self._bury(incoming, None, reason)
+        return True
 
     # ---- what another process of the same books says ---------------------------------------------------
 

@@ -7,12 +7,13 @@ published anew from the database after each connect, and stale advice helps nobo
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
+from execution import ledger
 from execution.model import (
     AlertRaised,
     CashFlow,
@@ -22,7 +23,7 @@ from execution.model import (
     OrderRequest,
     Responded,
 )
-from execution.ports import Clock
+from execution.ports import Clock, Reader
 from portfolio.position import PortfolioChanged, PositionChanged
 from runtime import wire
 from runtime.bus import Bus, BusUnavailable
@@ -71,6 +72,11 @@ class Publisher:
     def idle(self) -> bool:
         """Whether everything that was taken has been acknowledged by the broker."""
         return not self._queue and not self._under_way
+
+    @property
+    def is_full(self) -> bool:
+        """Whether facts should wait in the ledger instead of here: half of the queue is for everything else."""
+        return len(self._queue) >= self._limit // 2
 
     def publish(self, message: Published) -> None:
         """Take one message."""
@@ -176,16 +182,36 @@ class Publisher:
 
 
 class Announcer:
-    """A consumer of the ledger follower: publishes each new fact once, and again after a crash."""
+    """A consumer of the ledger follower: publishes each new fact once, and again after a crash.
 
-    def __init__(self, publisher: Publisher, sequence: int, on_fact: Callable[[Fact], None]) -> None:
+    While the broker is away too long, facts stay where they are safe, in the ledger; `catch_up` reads them
+    from there later. `sequence` is the last one that was announced.
+    """
+
+    def __init__(self, publisher: Publisher, reader: Reader, sequence: int, on_fact: Callable[[Fact], None]) -> None:
         self._publisher = publisher
+        self._reader = reader
         self._on_fact = on_fact
+        self._known = sequence
         self.sequence = sequence
 
     async def __call__(self, recorded: FactsRecorded) -> None:
         """Publish what was not published yet."""
-        for fact in recorded.facts:
+        if not recorded.facts:
+            return
+        self._known = max(self._known, recorded.facts[-1].sequence)
+        if recorded.facts[0].sequence <= self.sequence + 1:
+            self._announce(recorded.facts)
+
+    async def catch_up(self) -> None:
+        """Publish what had to wait."""
+        while self.sequence < self._known and not self._publisher.is_full:
+            self._announce(await self._reader.read(lambda c: ledger.facts_since(c, self.sequence)))
+
+    def _announce(self, facts: Sequence[Fact]) -> None:
+        for fact in facts:
+            if self._publisher.is_full:
+                return
             if fact.sequence > self.sequence:
                 self._publisher.announce(fact)
                 self._on_fact(fact)

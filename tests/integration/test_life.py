@@ -315,6 +315,32 @@ cooldown_minutes = 0
 """
 
 
+async def test_a_request_never_overtakes_the_price_that_its_sender_published_just_before(tmp_path: Path) -> None:
+    async with serving(tmp_path / "data") as server, Ear(server.port) as ear:
+        for number, symbol in enumerate(("BTC-USD", "ETH-USD", "SOL-USD")):
+            for _ in range(50):
+                await ear.bus.publish_soon(
+                    f"{V1}/market/{symbol}/price", b'{"price":"100","time":"%s"}' % at().encode()
+                )
+            answer = await ear.ask({"request_id": f"r{number}", "symbol": symbol, "side": "BUY", "notional": "50"})
+            assert answer["status"] == "filled"
+
+
+async def test_prices_and_candles_from_the_far_future_are_dead_letters_and_keep_nothing_out(tmp_path: Path) -> None:
+    async with serving(tmp_path / "data") as server, Ear(server.port) as ear:
+        later = {"time": "2099-01-01T00:00:00Z"}
+        await ear.say("market/BTC-USD/price", {"price": "1", **later})
+        await ear.say(
+            "market/BTC-USD/candle/1m", dict.fromkeys(("open", "high", "low", "close", "volume"), "1") | later
+        )
+        await ear.until(lambda: len(ear.all("alert")) >= 2 or None, "two alerts")
+        await price(ear, "50000")
+        answer = await ear.ask({"request_id": "r", "symbol": "BTC-USD", "side": "BUY", "notional": "50"})
+        assert answer["status"] == "filled"
+        assert answer["trades"][0]["price"].startswith("500")
+        assert {letter.reason.code for letter in server.books.dead_letters()} == {"in_future"}
+
+
 async def test_a_bot_trades_on_candles_from_the_bus(tmp_path: Path) -> None:
     (tmp_path / "cross.toml").write_text(SMA)
     async with serving(tmp_path / "data", bots=[tmp_path / "cross.toml"]) as server, Ear(server.port) as ear:
