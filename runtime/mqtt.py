@@ -4,8 +4,10 @@ What is used of the libraries' private API, and why (a test fails when one of it
 - paho's `manual_ack_set` and `ack`, because aiomqtt acknowledges before our code has run;
 - aiomqtt's `_on_connect`, `_on_message`, `_on_publish` (overridden), because its queue hides the DUP flag
   and the session-present flag, and its `publish` costs a task and a timer for each message;
-- aiomqtt's `_on_socket_register_write` (overridden), because it watches the number of a descriptor a moment
-  later, when it may be another socket's;
+- paho's `_create_socket` (replaced), because paho makes several system calls for each packet, and aiomqtt's
+  `_on_socket_open`, `_on_socket_close`, `_on_socket_register_write` and `_on_socket_unregister_write`
+  (overridden), for the buffers and because it watches the number of a descriptor a moment later, when it may
+  be another socket's; with them its `_misc_loop` and `_misc_task`;
 - aiomqtt's `_disconnected` future, and paho's `_sock_close`, without which failed connections leak
   descriptors.
 
@@ -51,6 +53,7 @@ from runtime.bus import (
     SubscriptionRefused,
     settle,
 )
+from runtime.mqtt_socket import BufferedSocket, Pump
 
 _SUBACK_FAILURE = 0x80
 _STABLE_AFTER = 0.3  # seconds a connection must have stood before the back-off starts anew
@@ -123,6 +126,15 @@ class _Connection(aiomqtt.Client):
         )
         self._client.manual_ack_set(True)
         self._client.connect_timeout = options.connect_timeout
+        self._create_plain: Callable[[], Any] = self._client._create_socket
+        self._client._create_socket = self._open_socket  # type: ignore[method-assign]
+        self._pump = Pump(
+            self._loop,
+            read=self._client.loop_read,
+            write=self._client.loop_write,
+            wants_write=self._client.want_write,
+            broken=self._broke,
+        )
         self._deliver = deliver
         self.session_present = False
         self._publish_timeout = options.publish_timeout
@@ -144,21 +156,29 @@ class _Connection(aiomqtt.Client):
         if entry is not None and not entry[0].done():
             entry[0].set_result(None)
 
+    def _open_socket(self) -> BufferedSocket:
+        return BufferedSocket.around(self._create_plain())
+
+    def _on_socket_open(self, client: Any, userdata: Any, sock: Any) -> None:
+        self._loop.call_soon_threadsafe(self._opened, sock)  # called from the thread that connects
+
+    def _opened(self, sock: BufferedSocket) -> None:
+        self._pump.open(sock)
+        self._misc_task = self._loop.create_task(self._misc_loop())
+
+    def _on_socket_close(self, client: Any, userdata: Any, sock: Any) -> None:
+        self._pump.close()
+        super()._on_socket_close(client, userdata, sock)
+
     def _on_socket_register_write(self, client: Any, userdata: Any, sock: Any) -> None:
-        # May be called from the thread that connects.
-        self._loop.call_soon_threadsafe(self._watch_writing, sock)
+        self._pump.write_soon()
 
-    def _watch_writing(self, sock: Any) -> None:
-        """aiomqtt would watch the number of the descriptor, which by now may be closed, or another socket's."""
-        if sock.fileno() >= 0:
-            self._loop.add_writer(sock.fileno(), self._write)
+    def _on_socket_unregister_write(self, client: Any, userdata: Any, sock: Any) -> None:
+        """The pump sees by itself when there is nothing left to write."""
 
-    def _write(self) -> None:
-        try:
-            self._client.loop_write()
-        except Exception as error:  # noqa: BLE001 - as aiomqtt does: whatever it is, the connection is broken
-            if not self._disconnected.done():
-                self._disconnected.set_exception(error)
+    def _broke(self, error: Exception) -> None:
+        if not self._disconnected.done():
+            self._disconnected.set_exception(error)
 
     # ---- what the bus calls -------------------------------------------------------------------------
 

@@ -1,0 +1,528 @@
+"""The buffered socket: nothing lost, nothing stuck, nothing out of order, whatever the network does."""
+
+import asyncio
+import inspect
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import aiomqtt
+import paho.mqtt.client as paho
+import pytest
+
+from runtime.bus import BusUnavailable
+from runtime.mqtt import MqttBus, Presence
+from runtime.mqtt_socket import PIECE, BufferedSocket, Pump
+from tests.integration.brokers import RunningBroker, any_broker, embedded_broker  # noqa: F401
+
+Pair = tuple[BufferedSocket, socket.socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """A buffered socket with a small send buffer, and its peer."""
+    near, far = socket.socketpair()
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    buffered = BufferedSocket.around(near)
+    far.settimeout(5)
+    with buffered, far:
+        yield buffered, far
+
+
+def everything(far: socket.socket) -> bytes:
+    """What there is to read now."""
+    found = b""
+    far.setblocking(False)
+    try:
+        while piece := far.recv(1 << 20):
+            found += piece
+    except BlockingIOError:
+        pass
+    return found
+
+
+def fill_the_network(near: BufferedSocket) -> bytes:
+    """Send until no more is taken; what was taken."""
+    taken = b""
+    while True:
+        packet = b"\x30" + len(taken).to_bytes(4, "big") * 1000
+        try:
+            near.send(packet)
+        except BlockingIOError:
+            return taken
+        taken += packet
+
+
+# ---- the socket alone --------------------------------------------------------------------------------
+
+
+def test_one_read_of_the_network_is_handed_out_in_pieces(pair: Pair) -> None:
+    near, far = pair
+    far.sendall(b"abcdef")
+    with pytest.raises(BlockingIOError):
+        near.recv(1)  # nobody filled it
+    near.fill()
+    assert near.pending() == 6
+    far.sendall(b"later")
+    near.fill()  # does nothing while there is something left
+    assert [near.recv(1), near.recv(2), near.recv(100)] == [b"a", b"bc", b"def"]
+    assert near.pending() == 0
+    with pytest.raises(BlockingIOError):
+        near.recv(1)
+    near.fill()
+    assert near.recv(100) == b"later"
+
+
+def test_the_end_and_an_error_come_after_and_before_what_was_read(pair: Pair) -> None:
+    near, far = pair
+    far.sendall(b"last")
+    far.close()
+    near.fill()
+    assert near.recv(10) == b"last"
+    near.fill()
+    assert near.pending() == 1
+    assert near.recv(10) == b""
+    near.send(b"\x30\x00")
+    with pytest.raises(OSError, match="Broken pipe"):
+        near.flush()
+    assert near.pending() == 1
+    for use in (lambda: near.recv(1), lambda: near.send(b"\x30\x00")):
+        with pytest.raises(OSError, match="Broken pipe"):
+            use()
+    near.close()
+    assert near.pending() == 0  # so that nobody waits for a library that has given up
+
+
+def test_an_error_of_reading_is_told(pair: Pair) -> None:
+    near, far = pair
+    near.send(b"\x30")
+    near.flush()
+    far.close()  # with something unread: a reset
+    near.fill()
+    with pytest.raises(ConnectionResetError):
+        near.recv(1)
+
+
+def test_packets_leave_together_and_in_order(pair: Pair) -> None:
+    near, far = pair
+    assert near.send(b"\x30one") == 4
+    near.send(bytearray(b"\x30two"))
+    assert everything(far) == b""
+    near.flush()
+    assert everything(far) == b"\x30one\x30two"
+    assert near.unsent == 0
+
+
+def test_a_full_network_refuses_and_nothing_is_lost(pair: Pair) -> None:
+    near, far = pair
+    taken = fill_the_network(near)
+    assert 0 < near.unsent <= PIECE + 4001
+    received = b""
+    while near.unsent:
+        received += everything(far)
+        near.flush()
+    near.send(b"\x30again")
+    near.flush()
+    assert received + everything(far) == taken + b"\x30again"
+
+
+def test_a_goodbye_is_taken_only_when_the_network_takes_it(pair: Pair) -> None:
+    near, far = pair
+    taken = fill_the_network(near)
+    with pytest.raises(BlockingIOError):
+        near.send(b"\xe0\x00")
+    received = b""
+    while near.unsent:
+        received += everything(far)
+        near.flush()
+    received += everything(far)
+    near.send(b"\x30before")
+    near.send(b"\xe0\x00")  # at once, with what was before it
+    assert received + everything(far) == taken + b"\x30before\xe0\x00"
+
+
+def test_closing_sends_what_was_taken(pair: Pair) -> None:
+    near, far = pair
+    near.send(b"\x30")
+    near.close()
+    assert far.recv(10) == b"\x30"
+    assert far.recv(10) == b""
+    near.close()
+
+
+# ---- the pump ----------------------------------------------------------------------------------------
+
+
+class Library:
+    """As much of a library as the pump knows."""
+
+    def __init__(self, sock: BufferedSocket) -> None:
+        self.sock = sock
+        self.out: list[bytes] = []
+        self.found = bytearray()
+        self.broken: list[Exception] = []
+        self.lost = 0
+        self.turns = 0
+        self.pump = Pump(
+            asyncio.get_running_loop(),
+            read=self.read,
+            write=self.write,
+            wants_write=lambda: bool(self.out),
+            broken=self.broken.append,
+        )
+        self.pump.open(sock)
+
+    def read(self) -> None:
+        try:
+            piece = self.sock.recv(3)
+        except BlockingIOError:
+            return
+        except OSError:
+            piece = b""
+        if piece == b"bad":
+            raise ValueError("bad")
+        self.found += piece
+        if not piece:
+            self.lost += 1
+            self.close()
+
+    def write(self) -> None:
+        self.turns += 1
+        while self.out:
+            try:
+                self.sock.send(self.out[0])
+            except BlockingIOError:
+                return
+            del self.out[0]
+
+    def close(self) -> None:
+        self.pump.close()
+        self.sock.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until it is so."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def test_everything_read_is_taken_before_the_next_wait(pair: Pair) -> None:
+    near, far = pair
+    library = Library(near)
+    sent = bytes(range(256)) * 1000
+    far.setblocking(False)
+    await asyncio.get_running_loop().sock_sendall(far, sent)
+    await until(lambda: len(library.found) == len(sent))
+    assert library.found == sent
+    far.close()
+    await until(lambda: library.lost == 1)
+    assert library.broken == []
+
+
+async def test_one_turn_writes_once_and_from_any_thread(pair: Pair) -> None:
+    near, far = pair
+    library = Library(near)
+    library.out += [b"\x30a", b"\x30b"]
+    library.pump.write_soon()
+    library.pump.write_soon()
+    await until(lambda: library.turns > 0)
+    assert everything(far) == b"\x30a\x30b"
+    library.out.append(b"\x30c")
+    await asyncio.to_thread(library.pump.write_soon)
+    await until(lambda: library.turns > 1)
+    assert everything(far) == b"\x30c"
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert library.turns == 2  # it does not spin
+    library.close()
+    library.pump.write_soon()  # after the end it does nothing
+    await asyncio.sleep(0)
+    assert library.turns == 2
+
+
+async def test_a_full_network_is_waited_for_without_spinning(pair: Pair) -> None:
+    near, far = pair
+    library = Library(near)
+    sent = [b"\x30" + bytes((number,)) * 10_000 for number in range(100)]
+    library.out += sent
+    library.pump.write_soon()
+    await until(lambda: library.turns > 0)
+    for _ in range(20):
+        library.pump.write_soon()
+        await asyncio.sleep(0)
+    assert library.turns == 1
+    assert library.out
+    assert near.unsent
+    received = bytearray()
+
+    def arrived() -> bool:
+        received.extend(everything(far))
+        return len(received) == sum(map(len, sent))
+
+    await until(arrived)
+    assert received == b"".join(sent)
+    turns = library.turns
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert library.turns == turns  # nobody watches a network that takes everything
+    library.close()
+
+
+async def test_a_failed_flush_ends_the_connection_once(pair: Pair) -> None:
+    near, far = pair
+    library = Library(near)
+    loop = asyncio.get_running_loop()
+    loop.remove_reader(near.fileno())  # so that it is the writing that notices
+    far.close()
+    library.out += [b"\x30a", b"\x30b"]
+    library.pump.write_soon()
+    await until(lambda: library.lost > 0)
+    for _ in range(5):
+        library.pump.write_soon()
+        await asyncio.sleep(0)
+    assert (library.lost, library.broken, near.fileno()) == (1, [], -1)
+
+
+async def test_what_the_library_raises_breaks_the_connection(pair: Pair) -> None:
+    near, far = pair
+    library = Library(near)
+    far.sendall(b"bad")
+    await until(lambda: bool(library.broken))
+    library.write = None  # type: ignore[method-assign,assignment]
+    library.pump._write = library.write
+    library.pump.write_soon()
+    await until(lambda: len(library.broken) == 2)
+    library.close()
+
+
+async def test_a_socket_closed_before_the_loop_knew_it_is_not_watched(pair: Pair) -> None:
+    near, _ = pair
+    near.close()
+    library = Library(near)
+    library.pump.write_soon()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert library.turns == 0
+    library.pump.close()
+
+
+# ---- with the real library and real brokers ----------------------------------------------------------
+
+
+def socket_of(bus: MqttBus) -> BufferedSocket:
+    """The socket of a connected bus."""
+    assert bus._connection is not None
+    sock = bus._connection._client.socket()
+    assert isinstance(sock, BufferedSocket)
+    return sock
+
+
+async def receive(bus: MqttBus, count: int) -> list[bytes]:
+    """The next `count` payloads, acknowledged."""
+    found = []
+    messages: AsyncIterator[Any] = bus.messages()
+    for _ in range(count):
+        incoming = await anext(messages)
+        incoming.ack()
+        found.append(incoming.payload)
+    return found
+
+
+@contextmanager
+def paused(broker: RunningBroker) -> Iterator[None]:
+    """A broker that reads nothing."""
+    os.kill(broker.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(broker.pid, signal.SIGCONT)
+
+
+async def test_ten_thousand_messages_in_both_directions_are_complete_and_in_order(
+    any_broker: RunningBroker,  # noqa: F811
+) -> None:
+    # Mosquitto sends 20 at a time and no more, and would make the test long.
+    count = 10_000 if any_broker.kind == "embedded" else 5_000
+    sent = [f"{number}".encode() for number in range(count)]
+
+    async def send(bus: MqttBus, topic: str) -> None:
+        confirmations = [await bus.publish_soon(topic, payload) for payload in sent]
+        await asyncio.gather(*confirmations)
+
+    async with any_broker.bus("a", ["to-a"]) as a, any_broker.bus("b", ["to-b"]) as b, asyncio.timeout(60):
+        _, _, at_a, at_b = await asyncio.gather(
+            send(a, "to-b"), send(b, "to-a"), receive(a, count), receive(b, count)
+        )
+    assert at_a == sent
+    assert at_b == sent
+
+
+async def test_a_broker_that_reads_slowly_loses_nothing(any_broker: RunningBroker) -> None:  # noqa: F811
+    sent = [bytes((number,)) * 150_000 for number in range(120)]
+    async with (
+        any_broker.bus("receiver", ["t"]) as receiver,
+        any_broker.bus("sender", publish_timeout=30.0) as sender,
+    ):
+        sock = socket_of(sender)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE)
+        with paused(any_broker):
+            confirmations = [await sender.publish_soon("t", payload) for payload in sent]
+            await asyncio.sleep(0.2)
+            assert 0 < sock.unsent <= PIECE + 150_100
+            assert sender._connection is not None
+            assert sender._connection._client.want_write()  # the rest waits in the library
+        async with asyncio.timeout(30):
+            received = await receive(receiver, len(sent))
+            await asyncio.gather(*confirmations)
+        assert received == sent
+        assert sock.unsent == 0
+
+
+async def test_a_killed_broker_fails_what_was_buffered_and_the_bus_returns(
+    any_broker: RunningBroker,  # noqa: F811
+) -> None:
+    losses: list[str] = []
+    async with any_broker.bus("sender") as sender:
+        sender.on_disconnected(losses.append)
+        os.kill(any_broker.pid, signal.SIGSTOP)
+        confirmations = [await sender.publish_soon("t", b"x" * 150_000) for _ in range(100)]
+        await asyncio.sleep(0.05)
+        assert socket_of(sender).unsent > 0
+        await any_broker.kill_and_return()
+        async with asyncio.timeout(5):
+            found = await asyncio.gather(*confirmations, return_exceptions=True)
+        assert all(isinstance(error, BusUnavailable) for error in found)
+        await sender.wait_connected(10)
+        await sender.publish("t", b"again")
+        assert len(losses) == 1
+
+
+async def test_a_failing_flush_is_a_lost_connection_once(any_broker: RunningBroker) -> None:  # noqa: F811
+    losses: list[str] = []
+    async with any_broker.bus("sender") as sender:
+        sender.on_disconnected(losses.append)
+        socket_of(sender).shutdown(socket.SHUT_WR)
+        with pytest.raises(BusUnavailable):
+            await sender.publish("t", b"x")
+        await sender.wait_connected(10)
+        await sender.publish("t", b"x")
+        assert len(losses) == 1
+
+
+async def test_a_clean_stop_sends_all_before_its_goodbye(any_broker: RunningBroker) -> None:  # noqa: F811
+    presence = Presence("x/status", b"online", b"offline")
+    # One subscription, because NATS keeps no order between two.
+    async with any_broker.bus("watcher", ["x/#"]) as watcher:
+        async with any_broker.bus("daemon", presence=[presence]) as daemon:
+            assert await receive(watcher, 1) == [b"online"]
+            socket_of(daemon).setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE)
+            last = [await daemon.publish_soon("x/t", b"x" * 100_000) for _ in range(20)]
+        async with asyncio.timeout(10):
+            assert await receive(watcher, 21) == [b"x" * 100_000] * 20 + [b"offline"]
+        await asyncio.gather(*last)
+        await asyncio.sleep(0.1)
+        assert watcher.waiting == 0  # no last will: the DISCONNECT arrived
+
+
+async def test_few_system_calls_for_many_packets(embedded_broker: RunningBroker) -> None:  # noqa: F811
+    """The reason for all this; also fails when the library does not use the buffered socket any more."""
+    calls = {"fill": 0, "flush": 0, "recv": 0, "send": 0}
+
+    def counted(sock: BufferedSocket, name: str) -> None:
+        inner = getattr(sock, name)
+
+        def call(*arguments: Any) -> Any:
+            calls[name] += 1
+            return inner(*arguments)
+
+        setattr(sock, name, call)
+
+    async with embedded_broker.bus("echo", ["t"]) as bus:
+        sock = socket_of(bus)
+        for name in calls:
+            counted(sock, name)
+        confirmations = [asyncio.create_task(bus.publish("t", b"x")) for _ in range(200)]
+        await receive(bus, 200)
+        await asyncio.gather(*confirmations)
+    assert calls["send"] >= 400
+    assert calls["recv"] >= 1200
+    assert calls["fill"] < 200
+    assert calls["flush"] < 300
+
+
+# ---- what is relied on of the libraries --------------------------------------------------------------
+
+
+def puback(number: int) -> bytes:
+    """A packet that the library takes without more ado."""
+    return b"\x40\x02" + number.to_bytes(2, "big")
+
+
+async def test_the_library_reads_and_writes_as_the_buffers_need_it(pair: Pair) -> None:
+    """Fails when paho or aiomqtt change what runtime/mqtt.py and runtime/mqtt_socket.py rely on."""
+    outer = aiomqtt.Client("localhost")
+    client = outer._client
+    assert list(inspect.signature(client._create_socket).parameters) == []
+    for name in ("_on_socket_open", "_on_socket_close", "_on_socket_register_write", "_on_socket_unregister_write"):
+        assert list(inspect.signature(getattr(outer, name)).parameters) == ["client", "userdata", "sock"]
+        assert getattr(client, name.removeprefix("_")) == getattr(outer, name)
+    assert inspect.iscoroutinefunction(outer._misc_loop)
+
+    # What `_create_socket` gives is the socket, from the first packet on, and its options can be set.
+    near, far = pair
+    opened: list[Any] = []
+    asked: list[Any] = []
+    lost: list[Any] = []
+    client._create_socket = lambda: near  # type: ignore[method-assign]
+    client.on_socket_open = lambda _client, _data, sock: opened.append(sock)
+    client.on_socket_register_write = lambda _client, _data, sock: asked.append(sock)
+    client.on_socket_unregister_write = lambda _client, _data, sock: None
+    client.on_socket_close = lambda _client, _data, sock: None
+    client.on_disconnect = lambda *arguments: lost.append(arguments[3])
+    client.connect("localhost")
+    assert opened == asked == [near]
+    assert client.socket() is near
+
+    # A packet that waits is written by `loop_write`, whole, and `want_write` says whether there is one.
+    assert client.want_write()
+    client.loop_write()
+    assert not client.want_write()
+    assert everything(far) == b""
+    near.flush()
+    assert everything(far)[0] == 0x10
+
+    # A call of `loop_read` takes a packet, or what there is of it, and says so only by the socket's state.
+    taken: list[int] = []
+    client._packet_handle = lambda: taken.append(0) or paho.MQTT_ERR_SUCCESS  # type: ignore[method-assign,func-returns-value]
+    far.setblocking(True)
+    far.sendall(b"".join(map(puback, range(50))) + b"\x40")
+    near.fill()
+    while before := near.pending():
+        client.loop_read()
+        assert near.pending() < before
+    assert len(taken) == 50
+    far.sendall(puback(51)[1:])
+    near.fill()
+    while near.pending():
+        client.loop_read()
+    assert len(taken) == 51
+
+    # A refused packet is kept, for the next `loop_write`.
+    while not near._full:
+        near.send(b"\x30" * 60_000)
+    client.subscribe("t")
+    assert client.loop_write() == paho.MQTT_ERR_SUCCESS
+    assert client.want_write()
+
+    # An error of the socket is a lost connection, told once, and the socket is closed.
+    near._failure = ConnectionResetError()
+    client.loop_read()
+    client.loop_read()
+    client.loop_write()
+    assert client.socket() is None
+    assert near.fileno() == -1
+    assert len(lost) == 1
