@@ -13,7 +13,6 @@ from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
 from config.errors import ConfigError
 
 PRECISION = 160
-MAX_INTEGER_DIGITS = 18
 MAX_FRACTION_DIGITS = 18
 ZERO = Decimal(0)
 

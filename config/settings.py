@@ -215,18 +215,6 @@ class SignalSettings(Section):
         le=600,
         description="Seconds without an answer after which a bot's request is sent again, under the same id.",
     )
-    backoff_seconds: Seconds = Field(
-        60.0,
-        ge=0,
-        le=86_400,
-        description="Seconds a bot waits after its order was refused or rejected before it asks again.",
-    )
-    history_candles: Whole = Field(
-        0,
-        ge=0,
-        le=10_000_000,
-        description="Stored candles a bot's indicators are warmed with at start. 0 = all there are.",
-    )
 
 
 class PortfolioSettings(Section):

@@ -393,5 +393,4 @@ followers = Table(
 )
 """How far something that follows the ledger has come, such as the announcer of trades on the bus."""
 
-FACT_TABLES = ("trades", "cash_flows")
 GENESIS_HASH = "0" * 64

@@ -111,7 +111,6 @@ class Feeder:
         self._announce = announce
         self._lengths: dict[str, timedelta] = {s: timeframe_length(feed.timeframe(s)) for s in feed.symbols}
         self.candles = 0
-        self.finished = False
 
     async def run(self, after: dict[str, datetime]) -> None:
         """Play what opens later than `after`, the times of the last candles by symbol."""
@@ -128,7 +127,6 @@ class Feeder:
             self.candles += 1
             if not self.candles % 100:
                 await asyncio.sleep(0)  # at full speed, leave room for requests and timers
-        self.finished = True
         log.info("the feed is at its end", candles=self.candles, time=time_text(self._clock.now()))
 
     async def _settled(self) -> None:
