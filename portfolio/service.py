@@ -150,6 +150,8 @@ class PortfolioService:
     async def stop(self) -> None:
         """Write a last checkpoint. Raises LeaseLost or StorageUnavailable when it cannot be."""
         async with self._lock:
+            if self._books.stale:
+                await self._recompute_stale([])  # the task that was at it has been cancelled
             if self._books.sequence != self._stored_sequence or self._digests is None:
                 await self._store_checkpoint()
 

@@ -1,5 +1,6 @@
 """The portfolio service on a real SQLite ledger: following, checkpoints, prices, what it publishes."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from decimal import Decimal
 from itertools import pairwise
@@ -244,6 +245,41 @@ async def test_a_back_dated_trade_is_matched_where_it_belongs(database: Database
     await deliver(service, database, [line.buy("2", "70", minute=40)])
     await service.stop()
     assert_equals_recomputation(service, database)
+
+
+class Interrupted:
+    """A reader that lets nobody read any more: whoever waits for it is cancelled, as at a stop."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        self.asked.set()
+        never: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        return await never
+
+
+async def test_a_stop_in_the_middle_of_a_recomputation_still_leaves_a_true_checkpoint(database: Database) -> None:
+    service = service_of(database)
+    await service.start()
+    line = Line()
+    await deliver(service, database, [line.buy("1", "100", minute=10), line.sell("1", "120", minute=20)])
+    late = line.buy("1", "90", minute=5)
+    database.append([late])
+    interrupted = Interrupted()
+    service._reader = interrupted
+    recomputing = asyncio.create_task(service.on_facts(FactsRecorded((late,))))
+    await interrupted.asked.wait()
+    recomputing.cancel()
+    await asyncio.gather(recomputing, return_exceptions=True)
+    service._reader = database.reader
+
+    await service.stop()
+
+    assert_equals_recomputation(service, database)
+    again = service_of(database)
+    await again.start()
+    assert_equals_recomputation(again, database)
 
 
 async def test_an_account_opened_later_is_learned_from_the_ledger(database: Database) -> None:
