@@ -329,8 +329,9 @@ class Intake:
         return Reason("in_future", "time", time_text(message.time), f"not after {time_text(latest)}")
 
     async def _market_before(self, taken: int) -> None:
-        """Return when the first `taken` market messages are worked on: a request must not overtake the price
-        that its sender published just before."""
+        """Return when the first `taken` market messages are worked on: a request must not overtake a price that
+        came before it. (The embedded broker keeps order only within one subscription, so there a price that was
+        published just before may still come after.)"""
         if taken > self._market_done:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting_for_market.append((taken, waiter))
