@@ -5,6 +5,7 @@ to record it. Two transactions an order: the order with its client order id is c
 sent, its fills are committed before anything is said about them.
 """
 
+import asyncio
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from datetime import datetime
 
@@ -108,6 +109,7 @@ class ExecutionService:
     async def handle(self, envelope: Envelope) -> list[Event]:
         """Take one request; the events are to be published after this returns (all is committed)."""
         request = envelope.request
+        began = asyncio.get_running_loop().time()
         resuming = isinstance(request, HaltRequest) and not request.halted
         if self.storage_failure is not None and not resuming:
             return [await self._answer_without_storage(envelope, self.storage_failure)]
@@ -118,7 +120,7 @@ class ExecutionService:
         if isinstance(intake, Repeated):
             return [intake.answer]
         if isinstance(intake, Accepted):
-            return await self._send(intake.order)
+            return await self._send(intake.order, asyncio.get_running_loop().time() - began)
         events = list(intake.events)
         if resuming and isinstance(events[0], HaltChanged):
             if self.storage_failure is not None:
@@ -151,12 +153,16 @@ class ExecutionService:
 
     # ---- orders ---------------------------------------------------------------------------------------
 
-    async def _send(self, order: Order) -> list[Event]:
-        """Send a committed order. Between commit and sending, a halt or the expiry may have come."""
+    async def _send(self, order: Order, waited: float) -> list[Event]:
+        """Send a committed order. Between commit and sending, a halt or the expiry may have come.
+
+        The wait is counted in seconds of the event loop: the clock of a feed may run on by minutes between two
+        candles, which says nothing about how long the sender has waited.
+        """
         reports: list[VenueReport]
         if self.state.halt_of(order.account) is not None:
             reports = [VenueClosed(order.id, OrderStatus.CANCELLED, Reason("trading_halted"))]
-        elif order.expires_at is not None and self._clock.now() >= order.expires_at:
+        elif order.expires_at is not None and waited >= (order.expires_at - order.created_at).total_seconds():
             reports = [VenueClosed(order.id, OrderStatus.EXPIRED, Reason("expired"))]
         else:
             try:

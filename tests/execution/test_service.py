@@ -302,7 +302,7 @@ class TestOrders:
         (answer,) = answers(await house.price("80", 1))
         assert (answer.status, answer.trades) == ("expired", ())
 
-    async def test_an_order_whose_expiry_passed_between_commit_and_sending_is_not_sent(
+    async def test_a_feed_that_runs_on_by_minutes_lets_no_order_expire_that_was_sent_at_once(
         self, live: House, broker: ScriptedVenue
     ) -> None:
         submit = live.writer.submit
@@ -313,7 +313,21 @@ class TestOrders:
             return result  # type: ignore[no-any-return]
 
         live.service._writer.submit = slowly  # type: ignore[method-assign, assignment]
-        answer = await live.buy("1", account="live")
+        assert (await live.buy("1", account="live")).status == "accepted"
+        assert len(broker.placed) == 1
+
+    async def test_an_order_whose_expiry_passed_between_commit_and_sending_is_not_sent(
+        self, live: House, broker: ScriptedVenue
+    ) -> None:
+        submit = live.writer.submit
+
+        async def slowly(work: Callable[..., object]) -> object:
+            result: object = await submit(work)
+            await asyncio.sleep(0.06)
+            return result
+
+        live.service._writer.submit = slowly  # type: ignore[method-assign, assignment]
+        answer = await live.buy("1", account="live", expires_in="0.05")
         assert (answer.status, broker.placed) == ("expired", [])
 
     async def test_older_candles_and_prices_are_ignored(self, house: House) -> None:

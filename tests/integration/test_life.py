@@ -139,6 +139,8 @@ async def test_a_halt_cancels_refuses_survives_a_restart_and_ends_with_resume(tm
         async with retained(server.port) as kept:
             assert kept["main/halt"]["halted"] is True
         assert (await ear.ask({"request_id": "go"}, "resume"))["status"] == "done"
+        await price(ear, "50000")
+        await price_known(ear)
         yes = await ear.ask({**MANUAL, "request_id": "yes"})
         assert yes["status"] == "filled", yes["reason"]
         async with retained(server.port) as kept:
