@@ -234,7 +234,7 @@ def recommendation_wire(advice: Recommendation) -> Wire:
         "side": "HOLD" if advice.side is None else advice.side.value,
         "score": advice.score,
         "temperature": advice.temperature.value,
-        "signals": [{"name": part.name, "score": part.score, "weight": part.weight} for part in advice.parts],
+        "signals": [part._asdict() for part in advice.parts],
         "confirmed_since": _time(advice.confirmed_since),
         "cooldown_until": _time(advice.cooldown_until),
         "ready_to_trade": advice.ready_to_trade,

@@ -1,10 +1,12 @@
 """From a checked bot file to a bot."""
 
 from signals.bot import Bot
-from signals.bot_file import AnySignal, BotFile, CrossEntry, MacdEntry, RsiEntry, SmaCrossFile, WeightedFile
+from signals.bot_file import BotFile
 from signals.errors import SignalsError
 from signals.sma_cross import SmaCross
+from signals.sma_cross_file import SmaCrossFile
 from signals.weighted import CrossSignal, MacdSignal, RsiSignal, Signal, Weighted
+from signals.weighted_file import AnySignal, CrossEntry, MacdEntry, RsiEntry, WeightedFile
 
 
 def build_bot(file: BotFile) -> Bot:

@@ -16,7 +16,10 @@ from config.toml_errors import (
     key_text,
     value_text,
 )
-from signals.bot_file import CLASSES, SIZES, BotFile, SmaCrossFile, WeightedFile
+from signals.bot_classes import CLASSES
+from signals.bot_file import SIZES, BotFile
+from signals.sma_cross_file import SmaCrossFile
+from signals.weighted_file import WeightedFile
 
 DEFAULT_CLASS = "weighted"
 COMMAND_LINE = "--set"

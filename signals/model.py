@@ -27,11 +27,17 @@ class BotStatus(StrEnum):
 
 
 class Part(NamedTuple):
-    """One signal's share in a score: `score` in [-1, 1], None when it has no vote; `weight` >= 0."""
+    """One signal's share in a score: `score` in [-1, 1], None when it has no vote; `weight` >= 0.
+
+    `value` is the indicator's output behind the score. `why` says in a few words why there is no vote
+    ("warming up", "flat market", "no volume").
+    """
 
     name: str
     score: float | None
     weight: float
+    value: float | None = None
+    why: str | None = None
 
 
 class Recommendation(NamedTuple):

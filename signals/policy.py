@@ -205,7 +205,9 @@ class Policy:
 
 def signal_context(advice: Recommendation, context: Mapping[str, Json] | None) -> dict[str, Json]:
     """The scores behind a request: they stay with the order and its trades."""
-    parts: list[Json] = [{"name": name, "score": score, "weight": weight} for name, score, weight in advice.parts]
+    parts: list[Json] = [
+        {"name": part.name, "score": part.score, "weight": part.weight, "value": part.value} for part in advice.parts
+    ]
     whole: dict[str, Json] = {
         "bot": advice.bot,
         "timeframe": advice.timeframe,

@@ -11,7 +11,8 @@ from portfolio.books import Books, rebuilt
 from portfolio.fifo import FifoEngine
 from runtime.feeding import open_files
 from runtime.replay import Replay, ReplayResult
-from signals.bot_file import BotFile, SmaCrossFile
+from signals.bot_file import BotFile
+from signals.sma_cross_file import SmaCrossFile
 from tests.bench import least
 from tests.bench.material import BTC, RICH, House, candle_file, settings_for, trades
 from tests.bench.measure import Effort, Row, best_seconds, say, seconds
