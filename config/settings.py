@@ -215,6 +215,33 @@ class SignalSettings(Section):
         le=600,
         description="Seconds without an answer after which a bot's request is sent again, under the same id.",
     )
+    bot_time_budget_ms: Whole = Field(
+        1_000,
+        ge=10,
+        le=60_000,
+        description="Milliseconds a user-written bot may take for one candle; a slower one is killed and goes to "
+        "ERROR. The daemon waits for it that long at most.",
+    )
+    bot_start_seconds: Seconds = Field(
+        10.0,
+        ge=0.5,
+        le=600,
+        description="Seconds a user-written bot may take to be imported and constructed, and again to be warmed "
+        "with the stored candles.",
+    )
+    bot_memory_mb: Whole = Field(
+        512,
+        ge=0,
+        le=1_048_576,
+        description="Most memory of a user-written bot's process, in MB (its data; Linux only). 0 = no limit.",
+    )
+    max_requests_per_hour: Whole = Field(
+        120,
+        ge=0,
+        le=1_000_000,
+        description="Order requests a bot of any class may make within an hour of the candles' time; one that "
+        "wants more goes to ERROR. Stops do not count. 0 = no limit.",
+    )
 
 
 class PortfolioSettings(Section):

@@ -97,6 +97,10 @@ class Bot(Protocol):
         """Take back what `dump` gave; called after `warm`."""
         ...
 
+    def close(self) -> None:
+        """The end: stopped, failed or replaced. May be called twice; `dump` still answers afterwards."""
+        ...
+
 
 class BaseBot:
     """What most bots share: warming is updating, and nothing else needs to survive a restart."""
@@ -105,6 +109,10 @@ class BaseBot:
 
     def update(self, bar: Bar) -> None:
         """Take one closed candle in."""
+        raise NotImplementedError
+
+    def decide(self, position: PositionView) -> Verdict:
+        """The verdict on the candles taken in so far."""
         raise NotImplementedError
 
     def warm(self, history: Iterable[Bar]) -> None:
@@ -117,4 +125,7 @@ class BaseBot:
         return {}
 
     def load(self, state: Mapping[str, Json]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
         """Nothing."""
