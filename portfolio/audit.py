@@ -9,7 +9,7 @@ from decimal import Decimal
 from config.exact import ZERO, plain
 from execution.model import Account, AccountMode, Side, Trade
 from portfolio.books import SymbolBook
-from portfolio.fifo import Allocation, FifoEngine, FillResult, OpenLot
+from portfolio.fifo import Allocation, FillResult, LotEngine, OpenLot
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class LotAudit:
                 self._close(trade, piece)
         self._keep(trade, quantity, fee)
 
-    def finish(self, engine: FifoEngine) -> None:
+    def finish(self, engine: LotEngine) -> None:
         """Compare what must be open with the open lots of the books."""
         sign = self._side.sign
         expected = [

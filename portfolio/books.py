@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 from config.exact import ZERO, plain
 from execution.model import Account, CashFlow, CashFlowKind, Fact, Trade
 from portfolio.errors import FifoError, SequenceHole, UnknownAccount
-from portfolio.fifo import FeeIn, FifoEngine, FillResult, money_of
+from portfolio.fifo import FeeIn, FillResult, LotEngine, money_of
 
 Scope: TypeAlias = tuple[str, str]
 """(account, symbol)"""
@@ -73,7 +73,7 @@ class SymbolBook:
     )
 
     def __init__(self, account: Account, symbol: str) -> None:
-        self.engine = FifoEngine(account.mode)
+        self.engine = LotEngine(account.mode)
         self.currency = account.currency
         self.base_asset = symbol.removesuffix(f"-{account.currency}")
         self.fee_units = 0
@@ -148,7 +148,7 @@ class SymbolBook:
         """The book that `dump` wrote. Raises FifoError when it is of another form."""
         book = cls(account, symbol)
         try:
-            book.engine = FifoEngine.load(state["engine"])
+            book.engine = LotEngine.load(state["engine"])
             book.fee_units = int(state["fees"])
             book.flagged_fees = {asset: Decimal(fee) for asset, fee in state["flagged_fees"].items()}
             book.attribution = {

@@ -9,14 +9,17 @@ A fee in the base asset changes the quantity that moved: a buy receives `quantit
 `quantity + fee`. That effective quantity is what lots and allocations count. The base fee valued at the
 fill's own price takes the place of the quote fee, so that the cost of a buy and the net proceeds of a sell
 stay exactly quantity x price.
+
+A fee in a third asset counts with the quote value that was recorded with the trade (its cash effect goes
+beyond quantity x price by it; the asset itself left by a trade of its own); without one it is flagged.
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, Self
 
 from config.exact import ZERO
 from execution.model import AccountMode, Side, Trade
@@ -28,6 +31,10 @@ ENGINE_VERSION = 1
 QUANTITY_DIGITS = 18
 MONEY_DIGITS = 36
 _SCALE: int = 10**QUANTITY_DIGITS
+_POWERS: tuple[int, ...] = tuple(10**digits for digits in range(MONEY_DIGITS + 1))
+
+
+_new = tuple.__new__  # makes a NamedTuple at half the cost of its own constructor
 
 
 class FeeIn(Enum):
@@ -60,6 +67,75 @@ def quantity_of(units: int) -> Decimal:
 def money_of(units: int) -> Decimal:
     """Units of 10^-36 (money) as a Decimal."""
     return Decimal(units).scaleb(-MONEY_DIGITS) if units else ZERO
+
+
+def units_of_text(text: str) -> int:
+    """`to_units` of a stored plain decimal, without making a Decimal of it first."""
+    whole, _, part = text.partition(".")
+    return int(whole + part) * _POWERS[QUANTITY_DIGITS - len(part)]
+
+
+def text_of_units(units: int, digits: int) -> str:
+    """The plain text of `units` of 10^-digits: what `plain` makes of the Decimal."""
+    sign, size = ("-", -units) if units < 0 else ("", units)
+    whole, part = divmod(size, _POWERS[digits])
+    if not part:
+        return f"{sign}{whole}"
+    return f"{sign}{whole}." + f"{part:0{digits}d}".rstrip("0")
+
+
+class Fill(NamedTuple):
+    """One trade as the engine takes it: scaled integers over its effective quantity.
+
+    `sign` is +1 for a buy, -1 for a sell; `grain` is money units per unit of `fee`. `flagged`: the fee could
+    not be valued and was left out.
+    """
+
+    trade_id: str
+    sign: int
+    quantity: int
+    price: int
+    fee: int
+    grain: int
+    at: datetime
+    flagged: bool
+
+
+def make_fill(
+    trade_id: str, sign: int, quantity: int, price: int, fee: int, fee_in: FeeIn, cash: int, at: datetime
+) -> Fill:
+    """A fill from units of 10^-18; `cash`, in units of 10^-36, is the signed change of the account's cash."""
+    if not fee or fee_in is FeeIn.QUOTE:
+        return _new(Fill, (trade_id, sign, quantity, price, fee, _SCALE, at, False))
+    if fee_in is FeeIn.BASE:
+        effective = quantity - sign * fee
+        # A base fee that eats the whole fill leaves nothing to carry its cost: flagged, never guessed.
+        if effective > 0:
+            return Fill(trade_id, sign, effective, price, fee * price, 1, at, False)
+        return Fill(trade_id, sign, quantity, price, 0, _SCALE, at, True)
+    value = -cash - sign * quantity * price
+    return Fill(trade_id, sign, quantity, price, value, 1, at, not value)
+
+
+def fill_of(trade: Trade, fee_in: FeeIn) -> Fill:
+    """A trade as a fill. Raises FifoError on numbers that are not exact in 18 decimals."""
+    fee = trade.fee
+    cash = 0 if fee_in is FeeIn.QUOTE or not fee else _money_units(trade.cash_effect)
+    return make_fill(
+        trade.id,
+        1 if trade.side is Side.BUY else -1,
+        to_units(trade.quantity),
+        to_units(trade.price),
+        to_units(fee) if fee else 0,
+        fee_in,
+        cash,
+        trade.executed_at,
+    )
+
+
+def _money_units(value: Decimal) -> int:
+    """`value` in units of 10^-36; a product of a quantity and a price has at most 36 decimals."""
+    return int(value.scaleb(MONEY_DIGITS))
 
 
 class Allocation(NamedTuple):
@@ -165,7 +241,7 @@ class FillResult(NamedTuple):
         return money_of(self.fee_units)
 
 
-class _Lot:
+class Lot:
     """The part [offset, total) of a trade that is still open. `grain` is money units per fee unit."""
 
     __slots__ = ("fee", "fee_taken", "grain", "offset", "opened_at", "price", "total", "trade_id")
@@ -204,22 +280,34 @@ class _Lot:
 
 
 _NOTHING: tuple[Allocation, ...] = ()
-_new = tuple.__new__  # makes a NamedTuple at half the cost of its own constructor
 
 
-class FifoEngine:
-    """The lots of one account and symbol. O(open lots) of state, O(lots closed) of work per fill.
+class OpenLots(Protocol):
+    """Open lots in the order in which they were opened, however a method keeps them."""
 
-    Trades must be applied in their total order (`Trade.order_key`). A sell in spot mode that exceeds the
-    lots leaves an unmatched allocation; in margin mode it opens a short lot, cut at zero.
+    def append(self, lot: Lot, /) -> None:
+        """One more."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Lot]: ...
+
+
+class LotEngine:
+    """The lots of one account and symbol, closed by one method. O(open lots) of state.
+
+    Fills must be applied in the total order of their trades (`Trade.order_key`). A sell in spot mode that
+    exceeds the lots leaves an unmatched allocation; in margin mode it opens a short lot, cut at zero.
+    This class is FIFO; other methods override which lot is next (`portfolio.lots`).
     """
 
-    __slots__ = ("_cost", "_lots", "_margin", "_quantity", "_realized", "_sign", "_unmatched", "mode")
+    __slots__ = ("_cost", "_lots", "_margin", "_quantity", "_queue", "_realized", "_sign", "_unmatched", "mode")
 
     def __init__(self, mode: AccountMode) -> None:
         self.mode = mode
         self._margin = mode is AccountMode.MARGIN
-        self._lots: deque[_Lot] = deque()
+        self._queue: deque[Lot] = deque()
+        self._lots: OpenLots = self._queue
         self._sign = 1  # of the open lots: +1 long, -1 short
         self._quantity = 0
         self._cost = 0
@@ -271,80 +359,87 @@ class FifoEngine:
 
     def apply(self, trade: Trade, fee_in: FeeIn = FeeIn.QUOTE) -> FillResult:
         """Match one trade. Raises FifoError (changing nothing) on numbers that are not exact in 18 decimals."""
-        sign = 1 if trade.side is Side.BUY else -1
-        fill, flagged = _fill_of(trade, fee_in, sign)
-        fee_units = fill.fee * fill.grain if fill.fee else 0
+        return self.apply_fill(fill_of(trade, fee_in))
+
+    def apply_fill(self, fill: Fill) -> FillResult:
+        """Match one fill."""
+        sign, quantity, fee = fill.sign, fill.quantity, fill.fee
+        matched = _NOTHING
+        realized: int | None = None
+        rest = quantity
         if self._lots and self._sign != sign:
-            allocations, realized = self._close(fill, sign)
-            self._realized += realized or 0
-        else:
-            allocations, realized = [], None
-        remainder = fill.total - fill.offset
+            allocations, rest, realized = self._close(fill)
+            self._realized += realized
+            matched = tuple(allocations)
         unmatched = 0
-        if remainder:
+        if rest:
             if sign > 0 or self._margin:
-                self._open(fill, sign, remainder)
+                self._open(Lot(fill.trade_id, fill.price, fee, fill.grain, quantity, quantity - rest, fill.at), sign)
             else:
-                unmatched = remainder
+                unmatched = rest
                 realized = None
-                self._unmatched += remainder
-                allocations.append(_unmatched(fill, remainder))
-        matched = tuple(allocations) if allocations else _NOTHING
-        return _new(FillResult, (matched, unmatched, realized, fee_units, flagged))
+                self._unmatched += rest
+                matched = (*matched, _unmatched(fill, rest))
+        return _new(FillResult, (matched, unmatched, realized, fee * fill.grain, fill.flagged))
 
-    def _open(self, fill: _Lot, sign: int, remainder: int) -> None:
-        """Keep what is left of a trade as an open lot."""
+    def _open(self, lot: Lot, sign: int) -> None:
+        """Keep what is left of a fill as an open lot."""
         self._sign = sign
-        self._lots.append(fill)
-        self._quantity += sign * remainder
-        self._cost += sign * fill.open_value + fill.open_fee
+        self._lots.append(lot)
+        self._quantity += sign * (lot.total - lot.offset)
+        self._cost += sign * lot.open_value + lot.open_fee
 
-    def _close(self, fill: _Lot, sign: int) -> tuple[list[Allocation], int | None]:
-        """Match `fill` with the lots of the other side, oldest first; the pieces and their P&L."""
-        lots = self._lots
-        allocations = []
+    def _close(self, fill: Fill) -> tuple[list[Allocation], int, int]:
+        """Match a fill with the lots of the other side, oldest first: the pieces, what is left of the fill, and
+        the P&L. One loop over plain integers, because a batch runs it a million times."""
+        trade_id, sign, quantity, price, fee, grain, at, _ = fill
+        lots = self._queue
+        allocations: list[Allocation] = []
         realized = 0
-        while lots and (wanted := fill.total - fill.offset):
+        rest = quantity
+        taken = 0  # of the fill's fee
+        while rest and lots:
             lot = lots[0]
-            available = lot.total - lot.offset
-            if available <= wanted:
-                piece = available
+            piece = lot.total - lot.offset
+            if piece <= rest:
+                lot_fee = (lot.fee - lot.fee_taken) * lot.grain
                 lots.popleft()
             else:
-                piece = wanted
-            lot_fee = lot.take(piece)
-            fill_fee = fill.take(piece)
-            if sign < 0:
-                buy, buy_fee, sell, sell_fee = lot, lot_fee, fill, fill_fee
-            else:
-                buy, buy_fee, sell, sell_fee = fill, fill_fee, lot, lot_fee
-            cost = piece * buy.price + buy_fee
-            proceeds = piece * sell.price
-            net = proceeds - sell_fee
-            realized += net - cost
-            self._quantity += sign * piece
-            self._cost += net if sign > 0 else -cost
-            allocations.append(
-                _new(
-                    Allocation,
-                    (
-                        sell.trade_id,
-                        buy.trade_id,
-                        piece,
-                        sell.price,
-                        buy.price,
-                        cost,
-                        buy_fee,
-                        proceeds,
-                        sell_fee,
-                        net,
-                        net - cost,
-                        lot.opened_at,
-                        fill.opened_at,
-                    ),
-                )
-            )
-        return allocations, realized
+                piece = rest
+                lot_fee = lot.take(piece)
+            rest -= piece
+            fill_fee = 0
+            if fee:
+                before, taken = taken, fee * (quantity - rest) // quantity
+                fill_fee = (taken - before) * grain
+            matched = self._matched(trade_id, sign, price, at, lot, piece, lot_fee, fill_fee)
+            realized += matched[10]
+            allocations.append(matched)
+        return allocations, rest, realized
+
+    def _matched(
+        self, trade_id: str, sign: int, price: int, at: datetime, lot: Lot, piece: int, lot_fee: int, fill_fee: int
+    ) -> Any:
+        """The allocation of `piece` of a lot to a fill, taken off the open quantity and cost."""
+        lot_value, value = piece * lot.price, piece * price
+        self._quantity += sign * piece
+        if sign < 0:
+            cost = lot_value + lot_fee
+            net = value - fill_fee
+            self._cost -= cost
+            columns: tuple[Any, ...] = (
+                trade_id, lot.trade_id, piece, price, lot.price, cost, lot_fee, value, fill_fee, net, net - cost,
+                lot.opened_at, at,
+            )  # fmt: skip
+        else:
+            cost = value + fill_fee
+            net = lot_value - lot_fee
+            self._cost += net
+            columns = (
+                lot.trade_id, trade_id, piece, lot.price, price, cost, fill_fee, lot_value, lot_fee, net, net - cost,
+                lot.opened_at, at,
+            )  # fmt: skip
+        return _new(Allocation, columns)
 
     def dump(self) -> dict[str, Any]:
         """The exact state as a JSON-able dict."""
@@ -369,7 +464,7 @@ class FifoEngine:
         }
 
     @classmethod
-    def load(cls, state: Mapping[str, Any]) -> "FifoEngine":
+    def load(cls, state: Mapping[str, Any]) -> Self:
         """The engine that `dump` wrote. Raises FifoError when the state is of another form or version."""
         try:
             if state["version"] != ENGINE_VERSION:
@@ -380,49 +475,19 @@ class FifoEngine:
             engine._unmatched = int(state["unmatched"])
             for trade_id, price, fee, is_base_fee, total, offset, opened_at in state["lots"]:
                 grain = 1 if is_base_fee else _SCALE
-                lot = _Lot(
+                lot = Lot(
                     trade_id, int(price), int(fee), grain, int(total), int(offset), datetime.fromisoformat(opened_at)
                 )
-                engine._open(lot, engine._sign, lot.total - lot.offset)
+                engine._open(lot, engine._sign)
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise FifoError("a state written by dump()") from error
         return engine
 
 
-def _fill_of(trade: Trade, fee_in: FeeIn, sign: int) -> tuple[_Lot, bool]:
-    """The trade as a fresh lot over its effective quantity, and whether its fee had to be left out."""
-    quantity = to_units(trade.quantity)
-    price = to_units(trade.price)
-    fee = to_units(trade.fee) if trade.fee else 0
-    grain = _SCALE
-    flagged = False
-    if fee and fee_in is not FeeIn.QUOTE:
-        effective = quantity - sign * fee
-        # A base fee that eats the whole fill leaves nothing to carry its cost: flagged, never guessed.
-        if fee_in is FeeIn.BASE and effective > 0:
-            quantity, fee, grain = effective, fee * price, 1
-        else:
-            fee, flagged = 0, True
-    return _Lot(trade.id, price, fee, grain, quantity, 0, trade.executed_at), flagged
-
-
-def _unmatched(fill: _Lot, remainder: int) -> Allocation:
+def _unmatched(fill: Fill, rest: int) -> Allocation:
     """The rest of a spot sell for which there is no lot: proceeds known, cost and P&L unknown."""
-    fee = fill.take(remainder)
-    proceeds = remainder * fill.price
-    net = proceeds - fee
+    fee = (fill.fee - fill.fee * (fill.quantity - rest) // fill.quantity) * fill.grain
+    proceeds = rest * fill.price
     return Allocation(
-        fill.trade_id,
-        None,
-        remainder,
-        fill.price,
-        None,
-        None,
-        None,
-        proceeds,
-        fee,
-        net,
-        None,
-        None,
-        fill.opened_at,
+        fill.trade_id, None, rest, fill.price, None, None, None, proceeds, fee, proceeds - fee, None, None, fill.at
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from execution.model import Account, Trade
 from portfolio.books import Books, rebuilt
-from portfolio.fifo import FifoEngine
+from portfolio.fifo import LotEngine
 from runtime.feeding import open_files
 from runtime.replay import Replay, ReplayResult
 from signals.bot_file import BotFile
@@ -42,7 +42,7 @@ def fifo(effort: Effort) -> list[Row]:
 
 
 def _engine(made: Sequence[Trade]) -> None:
-    engine = FifoEngine(_ACCOUNT.mode)
+    engine = LotEngine(_ACCOUNT.mode)
     for trade in made:
         engine.apply(trade)
 

@@ -8,14 +8,14 @@ import pytest
 
 from execution.model import AccountMode, Trade
 from portfolio.errors import FifoError
-from portfolio.fifo import FeeIn, FifoEngine, FillResult, to_units
+from portfolio.fifo import FeeIn, FillResult, LotEngine, to_units
 from tests.portfolio.bookkeeping import Line, at
 
 D = Decimal
 
 
-def run(mode: AccountMode, trades: list[Trade], fee_in: FeeIn = FeeIn.QUOTE) -> tuple[FifoEngine, list[FillResult]]:
-    engine = FifoEngine(mode)
+def run(mode: AccountMode, trades: list[Trade], fee_in: FeeIn = FeeIn.QUOTE) -> tuple[LotEngine, list[FillResult]]:
+    engine = LotEngine(mode)
     return engine, [engine.apply(trade, fee_in if trade.fee else FeeIn.QUOTE) for trade in trades]
 
 
@@ -103,7 +103,7 @@ def test_a_margin_sell_without_lots_opens_a_short_lot_that_buys_close() -> None:
     short = line.sell("2", "100", fee="2")
     first = line.buy("0.5", "90", fee="0.5")
     last = line.buy("1.5", "110")
-    engine = FifoEngine(AccountMode.MARGIN)
+    engine = LotEngine(AccountMode.MARGIN)
 
     assert engine.apply(short) == ((), 0, None, to_units(D(2)) * 10**18, False)
     assert engine.open_lots() == ((short.id, D(-2), D(-198), short.executed_at),)
@@ -194,12 +194,12 @@ def test_the_state_survives_json_exactly_and_goes_on_alike() -> None:
     line.buy("1", "31", fee="0.0007", fee_asset="BTC")
     line.sell("1.7", "12", fee="0.02")
     rest = [line.sell("0.9", "13"), line.sell("5", "13", fee="0.03")]
-    engine = FifoEngine(AccountMode.MARGIN)
+    engine = LotEngine(AccountMode.MARGIN)
     for trade in line.facts[:3]:
         assert isinstance(trade, Trade)
         engine.apply(trade, FeeIn.BASE if trade.fee_asset == "BTC" else FeeIn.QUOTE)
 
-    again = FifoEngine.load(json.loads(json.dumps(engine.dump())))
+    again = LotEngine.load(json.loads(json.dumps(engine.dump())))
 
     assert again.dump() == engine.dump()
     assert [again.apply(trade) for trade in rest] == [engine.apply(trade) for trade in rest]
@@ -207,17 +207,17 @@ def test_the_state_survives_json_exactly_and_goes_on_alike() -> None:
     assert again.dump() == engine.dump()
 
 
-@pytest.mark.parametrize("state", [{}, {"version": 0}, {**FifoEngine(AccountMode.SPOT).dump(), "lots": [["t1"]]}])
+@pytest.mark.parametrize("state", [{}, {"version": 0}, {**LotEngine(AccountMode.SPOT).dump(), "lots": [["t1"]]}])
 def test_a_foreign_state_is_refused(state: dict[str, object]) -> None:
     with pytest.raises(FifoError):
-        FifoEngine.load(state)
+        LotEngine.load(state)
 
 
 @pytest.mark.parametrize("value", ["1e-19", "NaN", "Infinity"])
 def test_numbers_that_are_not_exact_are_refused_and_change_nothing(value: str) -> None:
-    engine = FifoEngine(AccountMode.SPOT)
+    engine = LotEngine(AccountMode.SPOT)
 
     with pytest.raises(FifoError):
         engine.apply(replace(Line().buy("1", "1"), price=D(value)))
 
-    assert engine.dump() == FifoEngine(AccountMode.SPOT).dump()
+    assert engine.dump() == LotEngine(AccountMode.SPOT).dump()

@@ -159,12 +159,12 @@ async def test_an_engine_that_splits_wrongly_is_caught_by_the_audit(
     from portfolio import fifo
 
     await keep_books(database, mixed_line())
-    real = fifo._Lot.take
+    real = fifo.Lot.take
 
-    def sloppy(lot: fifo._Lot, quantity: int) -> int:
+    def sloppy(lot: fifo.Lot, quantity: int) -> int:
         return real(lot, quantity) // 10 * 10 if lot.fee else 0
 
-    monkeypatch.setattr(fifo._Lot, "take", sloppy)
+    monkeypatch.setattr(fifo.Lot, "take", sloppy)
 
     result = run(database)[1]
 

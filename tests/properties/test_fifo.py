@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from config.exact import ZERO
 from execution.model import AccountMode, CashFlowKind, Price, Side, Trade
 from portfolio.books import Books, SymbolBook, rebuilt
-from portfolio.fifo import FeeIn, FifoEngine
+from portfolio.fifo import FeeIn, LotEngine
 from portfolio.recompute import recompute
 from portfolio.valuation import Marks, value_account
 from tests.portfolio.bookkeeping import ACCOUNTS, Line, at
@@ -61,7 +61,7 @@ def moved(trade: Trade) -> Decimal:
 def test_quantities_and_fees_add_up_to_the_last_digit(
     history: list[tuple[Side, Decimal, Decimal, Decimal, str]], mode: AccountMode
 ) -> None:
-    engine = FifoEngine(mode)
+    engine = LotEngine(mode)
     trades = {trade.id: trade for trade in trades_of(history)}
     results = {trade.id: engine.apply(trade, fee_in(trade)) for trade in trades.values()}
     pieces = [piece for result in results.values() for piece in result.allocations]
@@ -93,7 +93,7 @@ def test_quantities_and_fees_add_up_to_the_last_digit(
 def test_what_was_bought_is_consumed_or_still_there(
     history: list[tuple[Side, Decimal, Decimal, Decimal, str]],
 ) -> None:
-    engine = FifoEngine(AccountMode.SPOT)
+    engine = LotEngine(AccountMode.SPOT)
     trades = trades_of(history)
     results = [engine.apply(trade, fee_in(trade)) for trade in trades]
     matched = sum((p.quantity for r in results for p in r.allocations if p.buy_trade is not None), ZERO)
@@ -109,7 +109,7 @@ def test_what_was_bought_is_consumed_or_still_there(
 def test_a_closed_position_leaves_cost_zero(
     history: list[tuple[Side, Decimal, Decimal, Decimal, str]], mode: AccountMode
 ) -> None:
-    engine = FifoEngine(mode)
+    engine = LotEngine(mode)
     line = Line()
     for trade in trades_of(history):
         engine.apply(trade, fee_in(trade))
@@ -125,10 +125,10 @@ def test_a_closed_position_leaves_cost_zero(
 def test_a_dumped_and_loaded_engine_is_the_same_engine(
     history: list[tuple[Side, Decimal, Decimal, Decimal, str]], mode: AccountMode, cuts: list[int]
 ) -> None:
-    through, restarted = FifoEngine(mode), FifoEngine(mode)
+    through, restarted = LotEngine(mode), LotEngine(mode)
     for number, trade in enumerate(trades_of(history)):
         if number in cuts:
-            restarted = FifoEngine.load(json.loads(json.dumps(restarted.dump())))
+            restarted = LotEngine.load(json.loads(json.dumps(restarted.dump())))
         assert restarted.apply(trade, fee_in(trade)) == through.apply(trade, fee_in(trade))
     assert restarted.dump() == through.dump()
     assert (restarted.quantity, restarted.cost_basis) == (through.quantity, through.cost_basis)
@@ -232,7 +232,7 @@ def test_the_lots_are_those_of_an_independent_bookkeeper(history: list[tuple[Sid
     """beancount's own FIFO booking, on spot trades that are never oversold."""
     loader = pytest.importorskip("beancount.loader")
     core = pytest.importorskip("beancount.core.data")
-    engine = FifoEngine(AccountMode.SPOT)
+    engine = LotEngine(AccountMode.SPOT)
     line = Line()
     held = realized = ZERO
     text = [
