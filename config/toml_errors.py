@@ -103,6 +103,8 @@ class TomlDocument:
         self.name = name
         self.text = text
         self.data = data
+        self.folder: Path | None = None
+        """Where its file is; None when it was not read from one."""
 
     @classmethod
     def read(cls, path: Path, name: str | None = None) -> "TomlDocument":
@@ -121,7 +123,9 @@ class TomlDocument:
         except UnicodeDecodeError as error:
             line = raw.count(b"\n", 0, error.start) + 1
             raise ConfigurationInvalid([Fault(shown, line, None, None, "text in UTF-8")]) from error
-        return cls.parse(text, shown)
+        document = cls.parse(text, shown)
+        document.folder = path.absolute().parent
+        return document
 
     @classmethod
     def parse(cls, text: str, name: str) -> "TomlDocument":

@@ -2,15 +2,23 @@
 
 from signals.bot import Bot
 from signals.bot_file import BotFile
+from signals.custom_file import CustomFile
 from signals.errors import SignalsError
+from signals.isolation.client import IsolatedBot
+from signals.isolation.limits import BotLimits
 from signals.sma_cross import SmaCross
 from signals.sma_cross_file import SmaCrossFile
 from signals.weighted import CrossSignal, MacdSignal, RsiSignal, Signal, Weighted
 from signals.weighted_file import AnySignal, CrossEntry, MacdEntry, RsiEntry, WeightedFile
 
 
-def build_bot(file: BotFile) -> Bot:
-    """A fresh, cold bot as its file describes it."""
+def build_bot(file: BotFile, limits: BotLimits | None = None) -> Bot:
+    """A fresh, cold bot as its file describes it; a user-written class gets a process of its own.
+
+    Raises SignalsError when nothing can be made of a user-written class.
+    """
+    if isinstance(file, CustomFile):
+        return IsolatedBot(file.name, file.target, file.params, file.folder, limits or BotLimits())
     if isinstance(file, WeightedFile):
         names = _unique([_name(entry) for entry in file.signals])
         entries = zip(names, file.signals, strict=True)

@@ -16,8 +16,11 @@ from config.toml_errors import (
     key_text,
     value_text,
 )
-from signals.bot_classes import CLASSES
+from signals.bot_classes import known_classes, model_of
 from signals.bot_file import SIZES, BotFile
+from signals.custom_file import CustomFile
+from signals.isolation.limits import BotLimits
+from signals.isolation.trial import class_faults
 from signals.sma_cross_file import SmaCrossFile
 from signals.weighted_file import WeightedFile
 
@@ -27,11 +30,14 @@ COMMAND_LINE = "--set"
 Overrides = Mapping[str, Mapping[str, object]]
 
 
-def load_bots(paths: Sequence[Path], overrides: Overrides | None = None) -> list[BotFile]:
+def load_bots(
+    paths: Sequence[Path], overrides: Overrides | None = None, *, trial: BotLimits | None = None
+) -> list[BotFile]:
     """The bots in files and in the directories' *.toml files, in the order of their names.
 
     `overrides` are the values of `--set bots.<name>.<key>=VALUE`: bot name -> key (dotted for nested keys,
-    `signals.0.weight`) -> value. Raises ConfigurationInvalid with every fault of every file.
+    `signals.0.weight`) -> value. `trial`: construct user-written bots once, within these limits, in a process
+    of their own. Raises ConfigurationInvalid with every fault of every file.
     """
     overrides = overrides or {}
     faults: list[Fault] = []
@@ -50,7 +56,8 @@ def load_bots(paths: Sequence[Path], overrides: Overrides | None = None) -> list
                 faults.append(document.fault(("name",), expected))
                 continue
             seen[name] = document.name
-        bot, found = check_bot(document, overrides.get(name, {}) if isinstance(name, str) else {})
+        changes = overrides.get(name, {}) if isinstance(name, str) else {}
+        bot, found = check_bot(document, changes, trial=trial)
         faults.extend(found)
         if bot is not None:
             bots[bot.name] = bot
@@ -64,9 +71,9 @@ def load_bots(paths: Sequence[Path], overrides: Overrides | None = None) -> list
 
 
 def check_bot(
-    document: TomlDocument, overrides: Mapping[str, object] | None = None
+    document: TomlDocument, overrides: Mapping[str, object] | None = None, *, trial: BotLimits | None = None
 ) -> tuple[BotFile | None, list[Fault]]:
-    """One file as a bot, or None and what is wrong with it."""
+    """One file as a bot, or None and what is wrong with it. `trial` as in `load_bots`."""
     overrides = overrides or {}
     data = deepcopy(document.data)
     faults: list[Fault] = []
@@ -83,9 +90,9 @@ def check_bot(
         else:
             faults.append(_override_fault(document, key, value, "a key of this bot"))
     kind = data.get("class", DEFAULT_CLASS)
-    model = CLASSES.get(kind) if isinstance(kind, str) else None
+    model = model_of(kind)
     if model is None:
-        expected = f"one of {', '.join(sorted(CLASSES))}"
+        expected = known_classes()
         faults.append(
             _override_fault(document, "class", kind, expected)
             if ("class",) in changed
@@ -96,12 +103,32 @@ def check_bot(
         bot = model.model_validate(data)
     except ValidationError as error:
         return None, [*faults, *_validation_faults(document, data, error, model, changed)]
+    if isinstance(bot, CustomFile):
+        bot = bot.in_folder(document.folder)
+        if trial is not None and not faults:
+            faults += _trial_faults(document, bot, trial, changed)
     return (bot if not faults else None), faults
+
+
+def _trial_faults(
+    document: TomlDocument, bot: CustomFile, limits: BotLimits, changed: set[tuple[str | int, ...]]
+) -> list[Fault]:
+    """What is wrong with the class and its parameters; values from the command line point there."""
+    faults = []
+    for path, value, expected in class_faults(bot, limits):
+        shown = None if value is None else value_text(value)
+        key = key_text(path)
+        if any(path[: len(place)] == place for place in changed):
+            faults.append(Fault(COMMAND_LINE, None, f"bots.{bot.name}.{key}", shown, expected))
+        else:
+            line = document.line_of(path if path[0] in document.data else ("class",))
+            faults.append(Fault(document.name, line, key, shown, expected))
+    return faults
 
 
 def bot_file_schema() -> dict[str, Any]:
     """The JSON Schema of bot files, for editors."""
-    schema = TypeAdapter(WeightedFile | SmaCrossFile).json_schema(by_alias=True)
+    schema = TypeAdapter(WeightedFile | SmaCrossFile | CustomFile).json_schema(by_alias=True)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Fillbook bot file", **schema}
 
 
