@@ -206,6 +206,52 @@ class ExecutionSettings(Section):
     )
 
 
+class RiskSettings(Section):
+    """Limits that hold for each account, whoever asks. 0 = no limit. Exactly at a limit is allowed. See
+    docs/risk.md."""
+
+    max_symbol_exposure: Exact = Field(
+        Decimal(0),
+        ge=Decimal(0),
+        le=Decimal(10) ** 15,
+        description="Most that may be held and on order of one symbol, at the last price, in the account's "
+        "currency. Orders that reduce a position are never refused for it.",
+    )
+    max_total_exposure: Exact = Field(
+        Decimal(0),
+        ge=Decimal(0),
+        le=Decimal(10) ** 15,
+        description="The same over all symbols of the account together.",
+    )
+    max_orders_per_minute: Whole = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="Most orders accepted within 60 seconds. Orders that close a position are exempt, but count.",
+    )
+    max_daily_loss: Exact = Field(
+        Decimal(0),
+        ge=Decimal(0),
+        le=Decimal(10) ** 15,
+        description="Most an account may lose since 00:00 UTC, in its currency; more halts its trading. Deposits "
+        "and withdrawals are neither profit nor loss.",
+    )
+    max_drawdown_pct: Exact = Field(
+        Decimal(0),
+        ge=Decimal(0),
+        le=Decimal(100),
+        description="How far an account's equity may fall below its highest, in percent of it; more halts its "
+        "trading.",
+    )
+    price_collar_pct: Exact = Field(
+        Decimal(0),
+        ge=Decimal(0),
+        le=Decimal(100),
+        description="How far a limit price may be on the wrong side of the last price (a BUY above, a SELL "
+        "below), in percent. 5 keeps most slips of the finger out.",
+    )
+
+
 class SignalSettings(Section):
     """How bots are run."""
 
@@ -399,6 +445,7 @@ class Settings(BaseSettings):
     http: HttpSettings = Field(default_factory=HttpSettings)
     paper: PaperSettings = Field(default_factory=PaperSettings)
     execution: ExecutionSettings = Field(default_factory=ExecutionSettings)
+    risk: RiskSettings = Field(default_factory=RiskSettings)
     signals: SignalSettings = Field(default_factory=SignalSettings)
     portfolio: PortfolioSettings = Field(default_factory=PortfolioSettings)
     feed: FeedSettings = Field(default_factory=FeedSettings)

@@ -138,6 +138,16 @@ def orders(
     return [_order(row) for row in _select_orders.rows(connection, rest, parameters)]
 
 
+def accepted_after(connection: Connection, instant: datetime) -> list[tuple[str, datetime]]:
+    """Account and time of every order accepted after an instant, in time order. Looks through all orders."""
+    rows = raw.execute(
+        connection,
+        "SELECT account, created_at FROM orders WHERE created_at > ? ORDER BY created_at",
+        (stored_time(instant),),
+    ).fetchall()
+    return [(account, datetime.fromisoformat(at)) for account, at in rows]
+
+
 # ---- inbox --------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,10 @@ from config.times import time_text
 from execution import ledger, orders
 from execution.answers import answer, conflict, done, refused
 from execution.errors import ConflictingFact
+from execution.exposure import reduces, unpriced
 from execution.ledger import LedgerTail, NewCashFlow
+from execution.limits import RATE_WINDOW, RiskLimits
+from execution.losses import LossWatch
 from execution.model import (
     CancelRequest,
     CashRequest,
@@ -31,7 +34,7 @@ from execution.model import (
 )
 from execution.orders import InboxRow
 from execution.ports import Clock
-from execution.risk import RiskLimits, RiskRefused, check
+from execution.risk import RiskApproved, RiskRefused, check
 from execution.state import TradingState
 from execution.tables import JsonDocument
 
@@ -74,17 +77,27 @@ Intake: TypeAlias = Repeated | Accepted | Done
 class RequestDesk:
     """Takes requests in. Every method that gets a connection runs as a work of the writer."""
 
-    def __init__(self, state: TradingState, tail: LedgerTail, clock: Clock, limits: RiskLimits) -> None:
+    def __init__(
+        self, state: TradingState, tail: LedgerTail, clock: Clock, limits: RiskLimits, losses: LossWatch
+    ) -> None:
         self.state = state
         self._tail = tail
         self._clock = clock
         self._limits = limits
+        self._losses = losses
         self._handlers: dict[type, Callable[[Connection, Any, Envelope], Intake]] = {
             OrderRequest: self._take_order,
             CashRequest: self._take_cash,
             HaltRequest: self._take_halt,
             CancelRequest: self._take_cancel,
         }
+
+    def start(self, connection: Connection) -> None:
+        """After the state was loaded: what the limits need to know of the past."""
+        if self._limits.max_orders_per_minute:
+            self.state.load_accepted(connection, self._clock.now() - RATE_WINDOW)
+        if self._losses.on:
+            self._losses.start(connection)
 
     def take_in(self, connection: Connection, envelope: Envelope) -> Intake:
         """Inside the transaction: a repeated request gets its answer, a new one is checked and stored."""
@@ -107,6 +120,10 @@ class RequestDesk:
         verdict = check(request, self.state, self._limits, now)
         if isinstance(verdict, RiskRefused):
             return self._remember_refusal(connection, envelope, verdict.reason)
+        if self._losses.on:
+            stopped = self._refuse_by_losses(connection, request, envelope, verdict)
+            if stopped is not None:
+                return stopped
         order = Order(
             id=orders.order_id(request.account, request.request_id),
             request_id=request.request_id,
@@ -131,7 +148,24 @@ class RequestDesk:
         orders.insert(connection, order)
         self._remember(connection, envelope, order_id=order.id)
         self.state.opened(order, self.state.reservation_of(order))
+        if self._limits.max_orders_per_minute:
+            self.state.counted(order.account, now)
         return Accepted(order)
+
+    def _refuse_by_losses(
+        self, connection: Connection, request: OrderRequest, envelope: Envelope, verdict: RiskApproved
+    ) -> Done | None:
+        """An order that finds a limit on losses broken halts the account and is refused with the limit's name."""
+        account = request.account
+        halts = self._losses.watch(connection, [account])
+        if halts:
+            (halt,) = halts
+            refusal = self._remember_refusal(connection, envelope, halt.breach.reason(account))
+            return Done([*halt.events(), *refusal.events], halt.cancel)
+        if self.state.last_pnl(account) is None and not reduces(request, verdict.quantity, self.state):
+            missing = min(s for s in self.state.positions(account) if s not in self.state.prices)
+            return self._remember_refusal(connection, envelope, unpriced(missing).reason)
+        return None
 
     def _take_cash(self, connection: Connection, request: CashRequest, envelope: Envelope) -> Intake:
         now = self._clock.now()
@@ -156,6 +190,8 @@ class RequestDesk:
         events: list[Event] = []
         if flow is not None:
             self.state.fold(flow)
+            if self._losses.on:
+                self._losses.measure(request.account)
             events.append(FactsRecorded((flow,)))
         else:  # the same flow came into the ledger another way, such as an import
             flow = ledger.find_flow(connection, request.account, request.request_id)
@@ -173,6 +209,8 @@ class RequestDesk:
 
     def _take_halt(self, connection: Connection, request: HaltRequest, envelope: Envelope) -> Intake:
         now = self._clock.now()
+        if not request.halted:
+            self._losses.rearm(request.account)
         orders.store_halt(connection, request.account, request.halted, request.triggered_by, request.note, now)
         halt = Halt(request.triggered_by, request.note, now) if request.halted else None
         self.state.halted(request.account, halt)

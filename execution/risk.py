@@ -8,6 +8,8 @@ from typing import TypeAlias
 from config.exact import ZERO, plain
 from config.instruments import Instrument
 from config.times import time_text
+from execution.exposure import check_exposure
+from execution.limits import RATE_WINDOW, Refusal, RiskLimits
 from execution.model import (
     Account,
     AccountMode,
@@ -22,18 +24,11 @@ from execution.state import TradingState
 LONGEST_EXPIRY_SECONDS = 31_536_000
 """A year: an order that is to stay longer names no expiry at all."""
 
+_PERCENT = Decimal("0.01")
 
-@dataclass(frozen=True, slots=True)
-class RiskLimits:
-    """Limits that hold for every account; zero switches one off.
-
-    `maximum_notional` in quote currency per order, `stale_price` the greatest age of a last price,
-    `request_expiry` how long a request that names no expiry stays valid.
-    """
-
-    maximum_notional: Decimal = ZERO
-    stale_price: timedelta = timedelta(0)
-    request_expiry: timedelta = timedelta(seconds=60)
+QUOTE_TOO_SMALL = "PREVIEW_INVALID_QUOTE_SIZE_TOO_SMALL"
+BASE_TOO_SMALL = "PREVIEW_INVALID_BASE_SIZE_TOO_SMALL"
+"""Coinbase's names for what is below its minimum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +52,11 @@ class RiskRefused:
 Verdict: TypeAlias = RiskApproved | RiskRefused
 
 
-class _Refusal(Exception):
-    """Carries the reason of the first failed check out of `check`."""
-
-    def __init__(self, code: str, field: str | None = None, value: str | None = None, expected: str | None = None):
-        super().__init__(code)
-        self.reason = Reason(code, field, value, expected)
-
-
 def check(request: OrderRequest, state: TradingState, limits: RiskLimits, now: datetime) -> Verdict:
     """Whether `request` may become an order, by the state as it is inside the write transaction."""
     try:
         return _approve(request, state, limits, now)
-    except _Refusal as refusal:
+    except Refusal as refusal:
         return RiskRefused(refusal.reason)
 
 
@@ -78,13 +65,16 @@ def _approve(request: OrderRequest, state: TradingState, limits: RiskLimits, now
     instrument = _instrument(request, account, state)
     _not_halted(account, state)
     _not_frozen(request, state)
+    _order_rate(request, state, limits, now)
     expires_at = _expiry(request, limits, now)
     price = _reference_price(request, state, limits, now)
     _price_increment(request, instrument)
+    _price_collar(request, state, limits)
     quantity = _quantity(request, account, instrument, state)
     if not _closes_whole_position(request, quantity, state):
         _size(request, quantity, instrument, price, limits)
     _affordable(request, quantity, price, account, state)
+    check_exposure(request, quantity, price, state, limits)
     is_limit = request.limit_price is not None
     return RiskApproved(
         type=OrderType.LIMIT if is_limit else OrderType.MARKET,
@@ -98,18 +88,18 @@ def _approve(request: OrderRequest, state: TradingState, limits: RiskLimits, now
 def _account(request: OrderRequest, state: TradingState) -> Account:
     account = state.accounts.get(request.account)
     if account is None:
-        raise _Refusal("unknown_account", "account", request.account, _known(state.accounts))
+        raise Refusal("unknown_account", "account", request.account, _known(state.accounts))
     return account
 
 
 def _instrument(request: OrderRequest, account: Account, state: TradingState) -> Instrument:
     instrument = state.instruments.get(request.symbol)
     if instrument is None:
-        raise _Refusal("unknown_symbol", "symbol", request.symbol, "a symbol of `fillbook instruments list`")
+        raise Refusal("unknown_symbol", "symbol", request.symbol, "a symbol of `fillbook instruments list`")
     if not instrument.enabled:
-        raise _Refusal("disabled_symbol", "symbol", request.symbol, "a symbol that is enabled for trading")
+        raise Refusal("disabled_symbol", "symbol", request.symbol, "a symbol that is enabled for trading")
     if instrument.currency != account.currency:
-        raise _Refusal(
+        raise Refusal(
             "currency_mismatch",
             "symbol",
             request.symbol,
@@ -126,7 +116,7 @@ def _not_halted(account: Account, state: TradingState) -> None:
     halt = state.halt_of(account.name)
     if halt is not None:
         said = f" ({halt.reason})" if halt.reason else ""
-        raise _Refusal(
+        raise Refusal(
             "trading_halted",
             "account",
             account.name,
@@ -138,7 +128,23 @@ def _not_frozen(request: OrderRequest, state: TradingState) -> None:
     """What became of an order is unknown: until that is known, nothing more is sent for its symbol."""
     unknown = state.frozen_by(request.account, request.symbol)
     if unknown is not None:
-        raise _Refusal("symbol_frozen", "symbol", request.symbol, f"the outcome of order {unknown} to be known first")
+        raise Refusal("symbol_frozen", "symbol", request.symbol, f"the outcome of order {unknown} to be known first")
+
+
+def _order_rate(request: OrderRequest, state: TradingState, limits: RiskLimits, now: datetime) -> None:
+    """Closing a position is exempt (but counts): a limit on orders must never keep somebody in the market."""
+    most = limits.max_orders_per_minute
+    if not most or request.close:
+        return
+    recent = state.accepted_after(request.account, now - RATE_WINDOW)
+    if len(recent) >= most:
+        again = time_text(recent[-most] + RATE_WINDOW)
+        raise Refusal(
+            "order_rate",
+            "account",
+            request.account,
+            f"at most {most} orders in {RATE_WINDOW.total_seconds():g} s; the next one from {again}",
+        )
 
 
 def _closes_whole_position(request: OrderRequest, quantity: Decimal | None, state: TradingState) -> bool:
@@ -153,17 +159,17 @@ def _expiry(request: OrderRequest, limits: RiskLimits, now: datetime) -> datetim
     if request.expires_in is not None:
         if not 0 < request.expires_in <= LONGEST_EXPIRY_SECONDS:
             expected = f"more than 0 and at most {LONGEST_EXPIRY_SECONDS} seconds"
-            raise _Refusal("expiry_out_of_range", "expires_in", plain(request.expires_in), expected)
+            raise Refusal("expiry_out_of_range", "expires_in", plain(request.expires_in), expected)
         lifetime = timedelta(microseconds=int(request.expires_in * 1_000_000))
     if request.decided_at is not None:
         if not request.triggered_by.startswith("manual"):
             return None
         if request.decided_at + lifetime < now:
-            raise _Refusal(
+            raise Refusal(
                 "expired", "decided_at", time_text(request.decided_at), f"at most {lifetime.total_seconds():g} s ago"
             )
         if request.decided_at > now + lifetime:
-            raise _Refusal(
+            raise Refusal(
                 "in_future", "decided_at", time_text(request.decided_at), f"not long after {time_text(now)}"
             )
         return None
@@ -178,9 +184,9 @@ def _reference_price(request: OrderRequest, state: TradingState, limits: RiskLim
         return request.limit_price
     last = state.prices.get(request.symbol)
     if last is None:
-        raise _Refusal("no_price", "symbol", request.symbol, "a symbol with a price or candle seen by the daemon")
+        raise Refusal("no_price", "symbol", request.symbol, "a symbol with a price or candle seen by the daemon")
     if limits.stale_price and request.decided_at is None and now - last.time > limits.stale_price:
-        raise _Refusal(
+        raise Refusal(
             "stale_price",
             "symbol",
             request.symbol,
@@ -191,11 +197,30 @@ def _reference_price(request: OrderRequest, state: TradingState, limits: RiskLim
 
 def _price_increment(request: OrderRequest, instrument: Instrument) -> None:
     if request.limit_price is not None and request.limit_price % instrument.price_increment:
-        raise _Refusal(
+        raise Refusal(
             "price_increment",
             "limit_price",
             plain(request.limit_price),
             f"a multiple of {plain(instrument.price_increment)}",
+        )
+
+
+def _price_collar(request: OrderRequest, state: TradingState, limits: RiskLimits) -> None:
+    """A limit far on the wrong side of the market is a slip: it would fill at once, at a bad price."""
+    percent, limit = limits.price_collar_pct, request.limit_price
+    if not percent or limit is None:
+        return
+    last = state.prices.get(request.symbol)
+    if last is None:
+        raise Refusal("no_price", "symbol", request.symbol, "a last price to compare the limit price with")
+    bound = last.price * (1 + request.side.sign * percent * _PERCENT)
+    if (limit - bound) * request.side.sign > 0:
+        at_most, above = ("at most", "above") if request.side is Side.BUY else ("at least", "below")
+        raise Refusal(
+            "price_collar",
+            "limit_price",
+            plain(limit),
+            f"{at_most} {plain(bound)}, {plain(percent)} % {above} the last price {plain(last.price)}",
         )
 
 
@@ -204,7 +229,7 @@ def _quantity(request: OrderRequest, account: Account, instrument: Instrument, s
     if request.close:
         return _position_to_close(request, account, state)
     if request.quantity is not None and request.quantity % instrument.quantity_increment:
-        raise _Refusal(
+        raise Refusal(
             "quantity_increment",
             "quantity",
             plain(request.quantity),
@@ -218,7 +243,7 @@ def _position_to_close(request: OrderRequest, account: Account, state: TradingSt
     closing = Side.SELL if held > 0 else Side.BUY
     free = state.free_quantity(account.name, request.symbol) if held > 0 else -held - _closing(request, state)
     if not held or free <= 0 or closing is not request.side:
-        raise _Refusal(
+        raise Refusal(
             "nothing_to_close",
             "close",
             "true",
@@ -241,14 +266,14 @@ def _size(
     notional = value if quantity is None else quantity * price
     currency = instrument.currency
     if notional < instrument.minimum_notional:
-        raise _Refusal(
-            "below_minimum", field, plain(value), f"at least {plain(instrument.minimum_notional)} {currency}"
-        )
+        least = f"at least {plain(instrument.minimum_notional)} {currency}"
+        raise Refusal("below_minimum", field, plain(value), f"{least} ({QUOTE_TOO_SMALL})")
     if quantity is not None and quantity < instrument.minimum_quantity:
-        raise _Refusal("below_minimum", field, plain(value), f"at least {plain(instrument.minimum_quantity)}")
+        least = f"at least {plain(instrument.minimum_quantity)}"
+        raise Refusal("below_minimum", field, plain(value), f"{least} ({BASE_TOO_SMALL})")
     for maximum in (instrument.maximum_notional, limits.maximum_notional):
         if maximum and notional > maximum:
-            raise _Refusal("above_maximum", field, plain(value), f"at most {plain(maximum)} {currency}")
+            raise Refusal("above_maximum", field, plain(value), f"at most {plain(maximum)} {currency}")
 
 
 def _affordable(
@@ -263,7 +288,7 @@ def _affordable(
         if cost is not None and cost > free:
             field, value = ("notional", request.notional) if quantity is None else ("quantity", quantity)
             assert value is not None
-            raise _Refusal(
+            raise Refusal(
                 "insufficient_cash",
                 field,
                 plain(value),
@@ -272,11 +297,9 @@ def _affordable(
         return
     free = state.free_quantity(account.name, request.symbol)
     if quantity is not None and quantity > free:
-        raise _Refusal(
-            "insufficient_quantity", "quantity", plain(quantity), f"at most {plain(free)} {request.symbol}"
-        )
+        raise Refusal("insufficient_quantity", "quantity", plain(quantity), f"at most {plain(free)} {request.symbol}")
     if quantity is None and request.notional is not None and request.notional > free * price:
-        raise _Refusal(
+        raise Refusal(
             "insufficient_quantity",
             "notional",
             plain(request.notional),

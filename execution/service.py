@@ -16,6 +16,8 @@ from execution import candles, ledger, orders, raw
 from execution.answers import answer, refused
 from execution.errors import StorageUnavailable, VenueError
 from execution.ledger import LedgerTail
+from execution.limits import RiskLimits
+from execution.losses import LimitHalt, LossWatch
 from execution.model import (
     AlertRaised,
     Candle,
@@ -33,9 +35,8 @@ from execution.model import (
 )
 from execution.paper import PaperVenue
 from execution.ports import Clock, Reader, Writer
-from execution.recorder import Recorder
+from execution.recorder import Applied, Recorder
 from execution.requests import Accepted, Envelope, Repeated, RequestDesk
-from execution.risk import RiskLimits
 from execution.state import TradingState
 from execution.venue import Venue, VenueClosed, VenueReport
 
@@ -65,7 +66,8 @@ class ExecutionService:
         self._reader = reader
         self.state = state
         self._clock = clock
-        self._desk = RequestDesk(state, tail, clock, limits)
+        self._losses = LossWatch(state, clock, limits)
+        self._desk = RequestDesk(state, tail, clock, limits, self._losses)
         self._recorder = Recorder(state, tail, clock)
         self._paper = paper
         self._venues: dict[str, Venue] = {**(venues or {}), paper.name: paper}
@@ -86,6 +88,7 @@ class ExecutionService:
                 bars[symbol] = candle
                 self.state.prices.note_candle(candle)
         await self._writer.submit(self.state.load)  # after the prices: reservations of market orders need them
+        await self._writer.submit(self._desk.start)
         self._paper.start(await self._reader.read(_last_venue_sequence), bars)
         events: list[Event] = []
         for order in self.state.open_orders():
@@ -196,14 +199,16 @@ class ExecutionService:
         self._seen[key] = candle.time
         self.state.prices.note_candle(candle)
         reports = self._paper.on_candle(candle)
-        return await self._record(reports) if reports else ()
+        events = await self._record(reports) if reports else ()
+        return [*events, *await self._watch_losses(candle.symbol)] if self._losses.on else events
 
     async def on_price(self, price: Price) -> Sequence[Event]:
         """A last price. Older ones are ignored."""
         if not self.state.prices.note_price(price):
             return ()
         reports = self._paper.on_price(price)
-        return await self._record(reports) if reports else ()
+        events = await self._record(reports) if reports else ()
+        return [*events, *await self._watch_losses(price.symbol)] if self._losses.on else events
 
     async def on_timer(self) -> Sequence[Event]:
         """Now and then: record what could not be recorded, expire orders."""
@@ -211,6 +216,26 @@ class ExecutionService:
             return await self._record(())
         reports = self._paper.expire()
         return await self._record(reports) if reports else ()
+
+    async def _watch_losses(self, symbol: str) -> list[Event]:
+        """The price of `symbol` moved: did an account that holds it lose too much?"""
+        holders = self._losses.holders(symbol)
+        if not holders or self.storage_failure is not None:
+            return []
+        try:
+            halts = await self._writer.submit(lambda connection: self._losses.watch(connection, holders))
+        except StorageUnavailable as error:
+            return self._storage_failed(error)
+        return await self._halted(halts)
+
+    async def _halted(self, halts: Sequence[LimitHalt]) -> list[Event]:
+        """Accounts were halted by a limit: say so, and cancel what they have open."""
+        events: list[Event] = []
+        for halt in halts:
+            events += halt.events()
+            for order in halt.cancel:
+                events += await self._cancel(order)
+        return events
 
     # ---- recording ------------------------------------------------------------------------------------
 
@@ -221,7 +246,7 @@ class ExecutionService:
             return []
         self._unrecorded = []
         try:
-            applied = await self._writer.submit(lambda connection: self._recorder.apply(connection, reports))
+            applied, halts = await self._writer.submit(lambda connection: self._apply(connection, reports))
         except StorageUnavailable as error:
             self._unrecorded = [*reports, *self._unrecorded]
             return self._storage_failed(error)
@@ -230,7 +255,13 @@ class ExecutionService:
             events += [OrderChanged(order), answer(order, fills)]
             if order.status.is_final:
                 self._venue(order).forget(order.id)
-        return events
+        return [*events, *await self._halted(halts)] if halts else events
+
+    def _apply(self, connection: Connection, reports: Sequence[VenueReport]) -> tuple[Applied, list[LimitHalt]]:
+        applied = self._recorder.apply(connection, reports)
+        if not (applied.facts and self._losses.on):
+            return applied, []
+        return applied, self._losses.watch(connection, {fact.account for fact in applied.facts})
 
     # ---- storage failures -----------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ transaction is rolled back; last prices are written by the event loop and only r
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -14,7 +15,9 @@ from sqlalchemy import Connection
 
 from config.exact import ZERO
 from config.instruments import Instrument
-from execution import ledger, orders, raw
+from execution import ledger, marks, orders, raw
+from execution.limits import RATE_WINDOW
+from execution.marks import LossMarks
 from execution.model import Account, Fact, Halt, Order, OrderStatus, Side, Trade
 from execution.prices import LastPrices
 from execution.totals import quantity_effect, read_totals
@@ -49,6 +52,11 @@ class TradingState:
         self._open: dict[str, Order] = {}
         self._unknown: dict[str, Order] = {}
         self._halts: dict[str, Halt] = {}
+        self._deposited: dict[str, Decimal] = {}
+        self._accepted: dict[str, tuple[datetime, ...]] = {}
+        self._marks: dict[str, LossMarks] = {}
+        self._unsaved_marks: dict[str, datetime] = {}
+        self._last_pnl: dict[str, Decimal] = {}
         self._undo: list[tuple[dict[Any, Any], Any, Any]] = []
         self._sequence_before = 0
         self._caught_up = False
@@ -60,9 +68,14 @@ class TradingState:
         self._undo.clear()
         self._caught_up = False
         self._sequence_before = self.sequence
+        self._unsaved_marks.clear()
 
     def before_commit(self, connection: Connection) -> None:
-        """Nothing of this is stored."""
+        """Only the marks of losses are stored, once a transaction however often they moved; all else follows
+        from facts and orders."""
+        for account, at in self._unsaved_marks.items():
+            marks.store(connection, account, self._marks.get(account), at)
+        self._unsaved_marks.clear()
 
     def committed(self) -> None:
         """What changed is durable."""
@@ -76,6 +89,7 @@ class TradingState:
             else:
                 mapping[key] = old
         self._undo.clear()
+        self._unsaved_marks.clear()
         self.sequence = self._sequence_before
 
     # ---- loading --------------------------------------------------------------------------------------
@@ -88,6 +102,10 @@ class TradingState:
             mapping.clear()
         totals = read_totals(connection)
         self.sequence, self._cash, self._held = totals.sequence, totals.cash, totals.quantities
+        self._deposited = totals.deposited
+        self._marks = marks.read(connection)
+        self._last_pnl.clear()
+        self._accepted.clear()
         self._reservations.clear()
         self._open.clear()
         self._unknown.clear()
@@ -95,6 +113,11 @@ class TradingState:
         for order in orders.open_orders(connection):
             self.opened(order, self.reservation_of(order, ledger.trades(connection, order_id=order.id)))
         self._undo.clear()
+
+    def load_accepted(self, connection: Connection, since: datetime) -> None:
+        """The orders accepted after an instant, for the limit on their rate."""
+        for account, instant in orders.accepted_after(connection, since):
+            self.counted(account, instant)
 
     def reload_catalogue(self, connection: Connection) -> None:
         """Accounts and instruments that another process added."""
@@ -122,6 +145,8 @@ class TradingState:
         if isinstance(fact, Trade):
             base_asset = self.instruments[fact.symbol].base_asset
             self._add(self._held, (fact.account, fact.symbol), quantity_effect(fact, base_asset))
+        elif fact.kind.is_external:
+            self._add(self._deposited, fact.account, fact.cash_effect)
 
     # ---- reading --------------------------------------------------------------------------------------
 
@@ -136,6 +161,26 @@ class TradingState:
     def held(self, account: str, symbol: str) -> Decimal:
         """Signed quantity held."""
         return self._held.get((account, symbol), ZERO)
+
+    def positions(self, account: str) -> dict[str, Decimal]:
+        """Signed quantities of everything that an account holds."""
+        return {symbol: held for (owner, symbol), held in list(self._held.items()) if held and owner == account}
+
+    def deposited(self, account: str) -> Decimal:
+        """What was paid in, less what was paid out."""
+        return self._deposited.get(account, ZERO)
+
+    def accepted_after(self, account: str, instant: datetime) -> list[datetime]:
+        """When orders were accepted after an instant, in time order; counted only while a limit asks for it."""
+        return [at for at in self._accepted.get(account, ()) if at > instant]
+
+    def marks_of(self, account: str) -> LossMarks | None:
+        """What losses are compared with; None before the first measurement."""
+        return self._marks.get(account)
+
+    def last_pnl(self, account: str) -> Decimal | None:
+        """The P&L of the last measurement."""
+        return self._last_pnl.get(account)
 
     def free_quantity(self, account: str, symbol: str) -> Decimal:
         """Quantity that no open SELL has reserved."""
@@ -217,6 +262,23 @@ class TradingState:
             self._remove(self._halts, account)
         else:
             self._replace(self._halts, account, halt)
+
+    def counted(self, account: str, at: datetime) -> None:
+        """An order was accepted."""
+        self._replace(self._accepted, account, (*self.accepted_after(account, at - RATE_WINDOW), at))
+
+    def marked(self, account: str, found: LossMarks | None, at: datetime) -> None:
+        """Losses are compared with this from now on; None: with what the next measurement finds."""
+        if found is None:
+            self._remove(self._marks, account)
+            self._remove(self._last_pnl, account)
+        else:
+            self._replace(self._marks, account, found)
+        self._unsaved_marks[account] = at
+
+    def noted_pnl(self, account: str, pnl: Decimal) -> None:
+        """The P&L as it was measured now."""
+        self._replace(self._last_pnl, account, pnl)
 
     def _put_open(self, order: Order) -> None:
         self._replace(self._open, order.id, order)

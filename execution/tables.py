@@ -374,6 +374,22 @@ halts = Table(
     sqlite_strict=True,
 )
 
+risk_marks = Table(
+    "risk_marks",
+    metadata,
+    Column("account", Text, ForeignKey("accounts.name"), primary_key=True),
+    Column("day", Text, nullable=False),
+    Column("day_start_pnl", ExactDecimal, nullable=False),
+    Column("peak_equity", ExactDecimal, nullable=False),
+    Column("deposited", ExactDecimal, nullable=False),
+    Column("updated_at", Instant, nullable=False),
+    _decimal("day_start_pnl", signed=True),
+    _decimal("peak_equity", signed=True),
+    _decimal("deposited", signed=True),
+    sqlite_strict=True,
+)
+"""What limits on losses compare with, see `marks.py`."""
+
 leases = Table(
     "leases",
     metadata,

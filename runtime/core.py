@@ -21,6 +21,7 @@ from config.settings import Settings
 from execution import candles
 from execution.errors import StorageUnavailable
 from execution.ledger import LedgerTail, NewCashFlow
+from execution.limits import RiskLimits
 from execution.model import (
     Account,
     AccountMode,
@@ -35,7 +36,6 @@ from execution.model import (
 )
 from execution.paper import PaperCosts, PaperVenue
 from execution.ports import Clock, Reader, TransactionParticipant, Writer
-from execution.risk import RiskLimits
 from execution.service import Envelope, ExecutionService
 from execution.state import TradingState
 from portfolio.books import FillOutcome
@@ -161,11 +161,17 @@ class Core:
 
 def risk_limits(settings: Settings) -> RiskLimits:
     """The limits of execution as configured."""
-    chosen = settings.execution
+    chosen, risk = settings.execution, settings.risk
     return RiskLimits(
         maximum_notional=chosen.maximum_notional,
         stale_price=timedelta(seconds=chosen.stale_price_seconds),
         request_expiry=timedelta(seconds=chosen.request_expiry_seconds),
+        max_symbol_exposure=risk.max_symbol_exposure,
+        max_total_exposure=risk.max_total_exposure,
+        max_orders_per_minute=risk.max_orders_per_minute,
+        max_daily_loss=risk.max_daily_loss,
+        max_drawdown_pct=risk.max_drawdown_pct,
+        price_collar_pct=risk.price_collar_pct,
     )
 
 

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine
 from config.instruments import Instrument
 from execution import candles, ledger
 from execution.ledger import LedgerTail, NewCashFlow, NewTrade
+from execution.limits import RiskLimits
 from execution.model import (
     Account,
     AccountMode,
@@ -41,7 +42,6 @@ from execution.model import (
 )
 from execution.paper import PaperCosts, PaperVenue
 from execution.ports import Reader, TransactionParticipant, Writer
-from execution.risk import RiskLimits
 from execution.service import Envelope, ExecutionService
 from execution.state import TradingState
 from execution.venue import Venue

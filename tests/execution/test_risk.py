@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from execution.limits import RiskLimits
 from execution.model import Account, Price, Reason, Side, TimeInForce
-from execution.risk import RiskApproved, RiskLimits, RiskRefused, check
+from execution.risk import RiskApproved, RiskRefused, check
 from tests.execution.house import BTC, START, Books, House, at, reason
 
 BUY, SELL = Side.BUY, Side.SELL
@@ -81,10 +82,25 @@ async def test_the_last_price_is_stale(build: Any) -> None:
 @pytest.mark.parametrize(
     ("wish", "field", "value", "expected"),
     [
-        ({"notional": "0.99"}, "notional", "0.99", "at least 1 USD"),
-        ({"quantity": "0.00999999"}, "quantity", "0.00999999", "at least 1 USD"),
-        ({"quantity": "0.01", "limit": "99.99"}, "quantity", "0.01", "at least 1 USD"),
-        ({"quantity": "1.5", "symbol": "LOT", "limit": "10"}, "quantity", "1.5", "at least 2"),
+        ({"notional": "0.99"}, "notional", "0.99", "at least 1 USD (PREVIEW_INVALID_QUOTE_SIZE_TOO_SMALL)"),
+        (
+            {"quantity": "0.00999999"},
+            "quantity",
+            "0.00999999",
+            "at least 1 USD (PREVIEW_INVALID_QUOTE_SIZE_TOO_SMALL)",
+        ),
+        (
+            {"quantity": "0.01", "limit": "99.99"},
+            "quantity",
+            "0.01",
+            "at least 1 USD (PREVIEW_INVALID_QUOTE_SIZE_TOO_SMALL)",
+        ),
+        (
+            {"quantity": "1.5", "symbol": "LOT", "limit": "10"},
+            "quantity",
+            "1.5",
+            "at least 2 (PREVIEW_INVALID_BASE_SIZE_TOO_SMALL)",
+        ),
     ],
 )
 async def test_below_the_minimum(house: House, wish: dict[str, str], field: str, value: str, expected: str) -> None:
