@@ -14,13 +14,13 @@ from typing import Any, NamedTuple, TypeAlias
 from config.exact import ZERO, plain
 from execution.model import Account, CashFlow, CashFlowKind, Fact, Trade
 from portfolio.errors import FifoError, SequenceHole, UnknownAccount
-from portfolio.fifo import FeeIn, FillResult, LotEngine, money_of
+from portfolio.fifo import FeeIn, Fill, FillResult, LotEngine, fill_of, money_of
 
 Scope: TypeAlias = tuple[str, str]
 """(account, symbol)"""
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
-_OrderKey: TypeAlias = tuple[datetime, bool, int, bool, bytes, str]
+OrderKey: TypeAlias = tuple[datetime, bool, int, bool, bytes, str]
 
 
 class FillOutcome(NamedTuple):
@@ -65,15 +65,21 @@ class SymbolBook:
         "_last_trade",
         "attribution",
         "base_asset",
+        "closing_sells",
         "currency",
         "engine",
         "fee_units",
         "flagged_fees",
         "stale",
+        "winning_sells",
     )
 
-    def __init__(self, account: Account, symbol: str) -> None:
-        self.engine = LotEngine(account.mode)
+    def __init__(self, account: Account, symbol: str, engine: LotEngine | None = None) -> None:
+        self.engine = engine or LotEngine(account.mode)
+        self.closing_sells = 0
+        """Sells that closed something, or found nothing to close."""
+        self.winning_sells = 0
+        """Those of them whose P&L is known and above 0."""
         self.currency = account.currency
         self.base_asset = symbol.removesuffix(f"-{account.currency}")
         self.fee_units = 0
@@ -83,10 +89,10 @@ class SymbolBook:
         # The key is built only for trades of one instant: the time alone decides nearly always.
         self._last_time = _NEVER
         self._last_trade: Trade | None = None
-        self._last_key: _OrderKey | None = None
+        self._last_key: OrderKey | None = None
 
     @property
-    def last_key(self) -> _OrderKey | None:
+    def last_key(self) -> OrderKey | None:
         """The order key of the last trade applied."""
         if self._last_trade is not None:
             self._last_key = self._last_trade.order_key
@@ -99,33 +105,57 @@ class SymbolBook:
         return bool(self.flagged_fees) or bool(self.engine.unmatched_quantity)
 
     def apply(self, trade: Trade) -> FillResult | None:
-        """Match a trade; None when it sorts before the last one (the book is stale from then on)."""
-        if self.stale or (trade.executed_at <= self._last_time and self._is_late(trade)):
+        """Match a trade; None when the book is stale from here on: the trade sorts before the last one, or it
+        takes back an earlier one."""
+        if (
+            self.stale
+            or trade.corrects is not None
+            or (trade.executed_at <= self._last_time and self._is_late(trade))
+        ):
             self.stale = True
             return None
-        result = self.engine.apply(trade, self._fee_in(trade.fee_asset))
+        result = self.take(fill_of(trade, self.fee_in(trade.fee_asset)), trade.triggered_by)
         self._last_time = trade.executed_at
         self._last_trade = trade
-        self.fee_units += result.fee_units
         if result.fee_flagged:
-            known = self.flagged_fees.get(trade.fee_asset, ZERO)
-            self.flagged_fees[trade.fee_asset] = known + trade.fee
-        attribution = self.attribution.get(trade.triggered_by)
-        if attribution is None:
-            attribution = self.attribution[trade.triggered_by] = Attribution()
-        attribution.fills += 1
-        if result.realized_units is not None:
-            attribution.realized_units += result.realized_units
-        elif result.allocations:
-            # The known part of a sell that is partly unmatched: the groups add up to the total.
-            attribution.realized_units += sum(piece.pnl_units or 0 for piece in result.allocations)
+            self.flag_fee(trade.fee_asset, trade.fee)
         return result
+
+    def take(self, fill: Fill, tag: str) -> FillResult:
+        """Match a fill that is known to be next in order."""
+        result = self.engine.apply_fill(fill)
+        allocations, _, realized, fee, _ = result
+        self.fee_units += fee
+        attribution = self.attribution.get(tag)
+        if attribution is None:
+            attribution = self.attribution[tag] = Attribution()
+        attribution.fills += 1
+        if allocations:
+            if fill.sign < 0:
+                self.closing_sells += 1
+                if realized is not None and realized > 0:
+                    self.winning_sells += 1
+            # Of a sell that is partly unmatched the known part: the groups add up to the total.
+            known = sum(piece.pnl_units or 0 for piece in allocations) if realized is None else realized
+            attribution.realized_units += known
+        return result
+
+    def flag_fee(self, asset: str, fee: Decimal) -> None:
+        """A fee that could not be valued."""
+        self.flagged_fees[asset] = self.flagged_fees.get(asset, ZERO) + fee
+
+    def ended_with(self, key: OrderKey) -> None:
+        """The order key of the last trade, when fills were taken without their trades."""
+        self._last_time = key[0]
+        self._last_trade = None
+        self._last_key = key
 
     def _is_late(self, trade: Trade) -> bool:
         last = self.last_key
         return last is not None and trade.order_key < last
 
-    def _fee_in(self, asset: str) -> FeeIn:
+    def fee_in(self, asset: str) -> FeeIn:
+        """What kind of fee one in `asset` is."""
         if asset == self.currency:
             return FeeIn.QUOTE
         return FeeIn.BASE if asset == self.base_asset else FeeIn.OTHER
@@ -136,6 +166,8 @@ class SymbolBook:
         return {
             "engine": self.engine.dump(),
             "fees": str(self.fee_units),
+            "closing_sells": self.closing_sells,
+            "winning_sells": self.winning_sells,
             "flagged_fees": {asset: plain(fee) for asset, fee in sorted(self.flagged_fees.items())},
             "attribution": {
                 tag: [group.fills, str(group.realized_units)] for tag, group in sorted(self.attribution.items())
@@ -150,6 +182,7 @@ class SymbolBook:
         try:
             book.engine = LotEngine.load(state["engine"])
             book.fee_units = int(state["fees"])
+            book.closing_sells, book.winning_sells = state["closing_sells"], state["winning_sells"]
             book.flagged_fees = {asset: Decimal(fee) for asset, fee in state["flagged_fees"].items()}
             book.attribution = {
                 tag: Attribution(fills, int(realized)) for tag, (fills, realized) in state["attribution"].items()
@@ -211,7 +244,7 @@ class Books:
     """All accounts at ledger `sequence`, whose last fact has `head_hash`.
 
     `changed` and `changed_cash` collect what facts touched since they were last cleared (for checkpoints);
-    `stale` holds the scopes that wait for a recomputation.
+    `stale` holds the scopes that wait for a recomputation, each with the instant from which on.
     """
 
     accounts: dict[str, Account]
@@ -219,7 +252,7 @@ class Books:
     head_hash: str = ""
     cash: dict[str, CashBook] = field(default_factory=dict)
     symbols: dict[Scope, SymbolBook] = field(default_factory=dict)
-    stale: set[Scope] = field(default_factory=set)
+    stale: dict[Scope, datetime] = field(default_factory=dict)
     changed: set[Scope] = field(default_factory=set)
     changed_cash: set[str] = field(default_factory=set)
 
@@ -255,13 +288,14 @@ class Books:
         result = book.apply(trade)
         self.changed.add(scope)
         if result is None:
-            self.stale.add(scope)
+            instant = self.stale.get(scope, trade.executed_at)
+            self.stale[scope] = min(instant, trade.executed_at)
         return result
 
     def replace(self, scope: Scope, book: SymbolBook) -> None:
         """Put a recomputed book in the place of a stale one."""
         self.symbols[scope] = book
-        self.stale.discard(scope)
+        self.stale.pop(scope, None)
 
     def symbols_of(self, account: str) -> list[str]:
         """The symbols that an account ever traded, in order."""
@@ -289,19 +323,25 @@ class Books:
         }
 
 
+NO_EFFECT = FillResult((), 0, None, 0, False)
+"""What a trade that was taken back did, and the entry that takes it back."""
+
+
 def rebuilt(
     account: Account, symbol: str, trades: Iterable[Trade], up_to: int, wanted: frozenset[str] = frozenset()
 ) -> tuple[SymbolBook, dict[str, FillResult]]:
     """A symbol's book from its trades in total order, those after sequence `up_to` left out.
 
-    Also returns the results of the trades whose ids are `wanted`.
+    Also returns the results of the trades whose ids are `wanted`. A trade that was taken back has no effect.
     """
+    known = [trade for trade in trades if trade.sequence <= up_to]
+    taken_back = {trade.corrects for trade in known if trade.corrects is not None}
     book = SymbolBook(account, symbol)
     results = {}
-    for trade in trades:
-        if trade.sequence > up_to:
-            continue
-        result = book.apply(trade)
+    for trade in known:
+        result: FillResult | None = NO_EFFECT
+        if trade.corrects is None and trade.id not in taken_back:
+            result = book.apply(trade)
         if result is None:
             raise FifoError(f"trades in total order; {trade.id} is out of it")
         if trade.id in wanted:

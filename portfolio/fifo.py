@@ -25,7 +25,7 @@ from config.exact import ZERO
 from execution.model import AccountMode, Side, Trade
 from portfolio.errors import FifoError
 
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 """Part of every checkpoint: a state of another version is recomputed, never read."""
 
 QUANTITY_DIGITS = 18

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from execution import ledger
 from execution.model import Account, Fact, Trade
-from portfolio import checkpoint
+from portfolio import batch, checkpoint
 from portfolio.books import Books, FillOutcome, Scope, SymbolBook, rebuilt
 from portfolio.errors import CheckpointDamaged
 from portfolio.fifo import FillResult
@@ -68,8 +68,8 @@ def rebuild(
     ids = frozenset(outcome.trade.id for outcome in wanted)
     done = {}
     for account, symbol in sorted(scopes):
-        trades = ledger.trades_in_order(connection, account, symbol)
-        done[account, symbol] = rebuilt(books.accounts[account], symbol, trades, books.sequence, ids)
+        computed = batch.compute(connection, books.accounts[account], symbol, books.sequence, wanted=ids)
+        done[account, symbol] = computed.book, computed.results
     return done
 
 

@@ -133,7 +133,7 @@ async def test_a_checkpoint_that_says_something_else_is_found(database: Database
         books = recompute.from_ledger(connection)
     engine = books.symbols["main", "ETH-USD"].engine
     if part == "lots":
-        engine._lots.popleft()
+        engine._queue.popleft()
     elif part == "realized":
         engine._realized += 1
     else:

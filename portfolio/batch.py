@@ -1,0 +1,154 @@
+"""A symbol's books and allocations from its trades in the database: the batch that streaming must equal.
+
+The same engine as for live fills, fed from the driver's rows without making a `Trade` of each: a million
+trades take seconds, and memory grows with the open lots only.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection
+
+from execution import raw
+from execution.model import Account
+from portfolio.books import NO_EFFECT, OrderKey, SymbolBook
+from portfolio.fifo import Allocation, FeeIn, FillResult, make_fill, units_of_text
+from portfolio.lots import Method, Selections, engine_for
+
+CHUNK = 5_000
+"""Allocations handed over at a time."""
+
+Sink = Callable[[list[Allocation]], None]
+Progress = Callable[[int], None]
+"""Told the number of trades done."""
+
+_COLUMNS = (
+    "sequence, id, side, quantity, price, fee, fee_asset, cash_effect, executed_at, triggered_by, corrects,"
+    " venue_sequence, order_id"
+)
+
+
+class Computed(NamedTuple):
+    """A symbol's book, the results of wanted trades, and how many buys and sells there were."""
+
+    book: SymbolBook
+    results: dict[str, FillResult]
+    buys: int
+    sells: int
+
+
+def compute(
+    connection: Connection,
+    account: Account,
+    symbol: str,
+    up_to: int,
+    *,
+    method: Method = Method.FIFO,
+    selections: Selections | None = None,
+    sink: Sink | None = None,
+    since: datetime | None = None,
+    wanted: frozenset[str] = frozenset(),
+    progress: Progress | None = None,
+) -> Computed:
+    """Match all trades of a symbol up to ledger sequence `up_to`.
+
+    `sink` is handed the allocations whose closing trade was executed at `since` or later (None: all). Trades
+    that were taken back, and the entries that did it, have no effect. Raises FifoError.
+    """
+    book = SymbolBook(account, symbol, engine_for(method, account.mode, selections))
+    taken_back = _taken_back(connection, account.name, symbol, up_to)
+    results = dict.fromkeys(wanted, NO_EFFECT)
+    waiting: list[Allocation] = []
+    buys = done = 0
+    row: Sequence[Any] | None = None
+    emit = sink is not None and since is None
+    for row in _in_order(connection, account.name, symbol, up_to):
+        _, trade_id, side, quantity, price, fee, fee_asset, cash, executed_at, tag, corrects, _, _ = row
+        done += 1
+        if corrects is not None or trade_id in taken_back:
+            continue
+        fee_in = FeeIn.QUOTE if fee == "0" else book.fee_in(fee_asset)
+        buy = side == "BUY"
+        buys += buy
+        at = datetime.fromisoformat(executed_at)
+        fill = make_fill(
+            trade_id,
+            1 if buy else -1,
+            units_of_text(quantity),
+            units_of_text(price),
+            0 if fee == "0" else units_of_text(fee),
+            fee_in,
+            0 if fee_in is FeeIn.QUOTE else _money_of_text(cash),
+            at,
+        )
+        result = book.take(fill, tag)
+        if result.fee_flagged:
+            book.flag_fee(fee_asset, Decimal(fee))
+        if trade_id in results:
+            results[trade_id] = result
+        if result.allocations:
+            if not emit and since is not None and at >= since:
+                emit = sink is not None
+            if emit:
+                waiting += result.allocations
+                if len(waiting) >= CHUNK:
+                    assert sink is not None
+                    sink(waiting)
+                    waiting = []
+        if progress is not None and done % CHUNK == 0:
+            progress(done)
+    if sink is not None and waiting:
+        sink(waiting)
+    if row is not None:
+        book.ended_with(_order_key(row))
+    return Computed(book, results, buys, done - buys)
+
+
+def _taken_back(connection: Connection, account: str, symbol: str, up_to: int) -> frozenset[str]:
+    """The trades that a compensating entry took back."""
+    sql = "SELECT corrects FROM trades WHERE corrects IS NOT NULL AND account = ? AND symbol = ? AND sequence <= ?"
+    return frozenset(row[0] for row in raw.execute(connection, sql, (account, symbol, up_to)).fetchall())
+
+
+def _in_order(connection: Connection, account: str, symbol: str, up_to: int) -> Iterator[Sequence[Any]]:
+    """The rows of a symbol's trades in the total order of trades."""
+    sql = f"SELECT {_COLUMNS} FROM trades WHERE account = ? AND symbol = ? ORDER BY executed_at, sequence"
+    cursor = raw.execute(connection, sql, (account, symbol))
+    instant: list[Sequence[Any]] = []
+    moment = ""
+    while rows := cursor.fetchmany(CHUNK):
+        for row in rows:
+            if row[0] > up_to:
+                continue
+            if row[8] != moment:
+                yield from _settled(instant)
+                instant = []
+                moment = row[8]
+            instant.append(row)
+    yield from _settled(instant)
+
+
+def _settled(instant: list[Sequence[Any]]) -> list[Sequence[Any]]:
+    """Rows of one instant in their order."""
+    return sorted(instant, key=_order_key) if len(instant) > 1 else instant
+
+
+def _order_key(row: Sequence[Any]) -> OrderKey:
+    """`Trade.order_key` of a row."""
+    _, trade_id, side, _, _, _, _, _, executed_at, _, _, venue_sequence, order_id = row
+    return (
+        datetime.fromisoformat(executed_at),
+        venue_sequence is None,
+        venue_sequence or 0,
+        side == "SELL",
+        b"" if order_id is None else b"\x01" + order_id.encode(),
+        trade_id,
+    )
+
+
+def _money_of_text(text: str) -> int:
+    """A stored cash effect in units of 10^-36."""
+    whole, _, part = text.partition(".")
+    return int(whole + part.ljust(36, "0")) if len(part) <= 36 else int(Decimal(text).scaleb(36))
