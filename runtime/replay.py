@@ -6,12 +6,12 @@ trades, orders, lots and cash, without ids and wall-clock times.
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
@@ -24,6 +24,7 @@ from execution.service import Envelope
 from execution.tables import json_text
 from execution.writer import InlineReader, InlineWriter
 from portfolio.books import FillOutcome
+from portfolio.equity import EquityCurve
 from portfolio.position import Portfolio
 from runtime.clock import ReplayClock
 from runtime.core import build_core, first_account, opening_deposit, spare_the_collector
@@ -39,6 +40,18 @@ FLUSH_EVERY = 4096
 
 Progress = Callable[[int], None]
 """Told the number of candles done, every FLUSH_EVERY of them."""
+
+
+class Client(Protocol):
+    """Somebody beside the bots who asks for orders, as a person would by hand."""
+
+    def ask(self, now: datetime) -> OrderRequest | None:
+        """A request after a candle that closed at `now`, or None."""
+        ...
+
+    def answered(self, response: Responded) -> None:
+        """An answer to anybody's request."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +108,22 @@ class Replay:
     """One run: the services, their books, and a tally of what passed by on the bus."""
 
     def __init__(
-        self, settings: Settings, bots: Sequence[BotFile], feed: Feed, *, cash: Decimal, database: Path | None = None
+        self,
+        settings: Settings,
+        bots: Sequence[BotFile],
+        feed: Feed,
+        *,
+        cash: Decimal,
+        database: Path | None = None,
+        curve: EquityCurve | None = None,
+        client: Client | None = None,
     ) -> None:
         self._settings = settings
         self._bots = bots
         self._feed = feed
         self._cash = cash
+        self._curve = curve
+        self._client = client
         self._engine = (
             memory_engine() if database is None else open_database(sqlite_url(database), synchronous="NORMAL")
         )
@@ -146,14 +169,19 @@ class Replay:
             self._engine.dispose()
 
     async def _play(self, candles: Iterable[Candle], progress: Progress | None) -> None:
-        core, bus, clock = self._core, self._bus, self._clock
+        core, bus, clock, curve, client = self._core, self._bus, self._clock, self._curve, self._client
         assert core.signals is not None
         lengths = {symbol: timeframe_length(self._feed.timeframe(symbol)) for symbol in self._feed.symbols}
         count = 0
         for candle in candles:
-            clock.advance(candle.time + lengths[candle.symbol])
+            closes_at = candle.time + lengths[candle.symbol]
+            clock.advance(closes_at)
             await core.on_candle(candle)
             await bus.drain()
+            if curve is not None:
+                curve.on_candle(candle, closes_at)
+            if client is not None:
+                await self._let_ask(client, closes_at)
             count += 1
             if not count % FLUSH_EVERY:
                 self._writer.flush()
@@ -164,6 +192,12 @@ class Replay:
         await bus.drain()
         self._writer.flush()
         self._candles = count
+
+    async def _let_ask(self, client: Client, now: datetime) -> None:
+        request = client.ask(now)
+        if request is not None:
+            self._bus.publish(request)
+            await self._bus.drain()
 
     def _prepare(self, connection: Connection) -> dict[str, datetime]:
         seed_catalogue(connection)
@@ -185,11 +219,16 @@ class Replay:
 
     def _booked(self, found: Sequence[FillOutcome]) -> None:
         self._trades += [(outcome.trade, outcome.realized_pnl) for outcome in found]
+        if self._curve is not None:
+            for outcome in found:
+                self._curve.on_fill(outcome)
 
     def _on_recommendation(self, _advice: Recommendation) -> None:
         self._recommendations += 1
 
     def _on_response(self, response: Responded) -> None:
+        if self._client is not None:
+            self._client.answered(response)
         if response.status is ResponseStatus.REFUSED:
             assert response.reason is not None
             self._refusals.setdefault((self._asking, response.reason.code), []).append(response.reason)
@@ -219,14 +258,18 @@ class Replay:
         for (tag, _code), reasons in self._refusals.items():
             times = "once" if len(reasons) == 1 else f"{len(reasons)} times"
             yield f"{tag} was refused {times}: {reasons[0]}"
-        for bot in self._bots:
-            if bot.symbol not in self._feed.symbols:
-                yield f"bot {bot.name} saw no candle: no file of {bot.symbol} was given (--candles {bot.symbol}=FILE)"
-            elif bot.timeframe not in (None, self._feed.timeframe(bot.symbol)):
-                yield (
-                    f"bot {bot.name} saw no candle: it wants {bot.timeframe},"
-                    f" the candles of {bot.symbol} are {self._feed.timeframe(bot.symbol)}"
-                )
+        timeframes = {symbol: self._feed.timeframe(symbol) for symbol in self._feed.symbols}
+        yield from filter(None, (saw_no_candle(bot, timeframes) for bot in self._bots))
+
+
+def saw_no_candle(bot: BotFile, timeframes: Mapping[str, str]) -> str | None:
+    """Why a bot sees no candle of files with these timeframes (by symbol); None when it sees some."""
+    timeframe = timeframes.get(bot.symbol)
+    if timeframe is None:
+        return f"bot {bot.name} saw no candle: no file of {bot.symbol} was given (--candles {bot.symbol}=FILE)"
+    if bot.timeframe in (None, timeframe):
+        return None
+    return f"bot {bot.name} saw no candle: it wants {bot.timeframe}, the candles of {bot.symbol} are {timeframe}"
 
 
 def state_hash(portfolio: Portfolio, trades: Sequence[Trade], placed: Sequence[Order]) -> str:

@@ -30,20 +30,38 @@ def replay(
     db: Annotated[
         Path | None, typer.Option("--db", metavar="PATH", help="Keep the books in this file (default: in memory).")
     ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="Run each bot alone, in books of its own, beside buying and holding."),
+    ] = False,
+    together: Annotated[
+        bool,
+        typer.Option("--together", help="With --compare: also all bots in the same books, as the daemon runs them."),
+    ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", metavar="N", min=1, help="With --compare: runs at a time (default: the cores)."),
+    ] = None,
 ) -> None:
     """Run candle files through the bots and print the trades, P&L and a hash of the books."""
     import asyncio
 
     if not candles:
         raise typer.BadParameter("name at least one candle file: SYM=FILE", param_hint="--candles")
+    _only_together(compare, db, together, jobs)
     inputs = gather(place, bots, candles)
     amount = _cash(place, cash)
+    if compare:
+        from runtime.cli.compare import show_comparison
+
+        show_comparison(place, inputs, amount, together=together, jobs=jobs)
+        return
 
     from runtime.replay import Replay
     from signals.feeds.merge import FileFeed
 
     run = Replay(place.settings, inputs.bots, FileFeed(inputs.files), cash=amount, database=db)
-    with _Bar(sum(summary.candles for summary in inputs.summaries)) as progress:
+    with Bar(sum(summary.candles for summary in inputs.summaries)) as progress:
         result = asyncio.run(run.run(progress))
     for warning in result.warnings:
         say(f"fillbook: warning: {warning}")
@@ -53,6 +71,18 @@ def replay(
         show_json(result.to_wire())
     else:
         _show(result)
+
+
+def _only_together(compare: bool, db: Path | None, together: bool, jobs: int | None) -> None:
+    """Options that mean something only with, or only without, `--compare`."""
+    if compare and db is not None:
+        raise typer.BadParameter("the books of one run; --compare makes many", param_hint="--db")
+    if not compare and together:
+        raise typer.BadParameter(
+            "only with --compare: without it the bots share their books anyway", param_hint="--together"
+        )
+    if not compare and jobs is not None:
+        raise typer.BadParameter("only with --compare: one run takes one core", param_hint="--jobs")
 
 
 def _cash(place: Place, text: str | None) -> "Decimal":
@@ -70,7 +100,7 @@ def _cash(place: Place, text: str | None) -> "Decimal":
     return amount
 
 
-class _Bar:
+class Bar:
     """A progress bar on stderr; nothing when stderr is not a terminal."""
 
     def __init__(self, total: int, what: str = "candles") -> None:

@@ -1,10 +1,19 @@
 """`fillbook replay`."""
 
+import json
+import os
+import pty
+import re
 import signal
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 
-from tests.runtime.cli.terminal import SMA_CROSS, candle_file, fillbook, process
+import pytest
+
+from config.exact import round_to
+from tests.runtime.cli.terminal import ROOT, SMA_CROSS, candle_file, fillbook, process
 
 QUANTITY = ("--set", "bots.sma-cross.quantity=0.01")
 
@@ -125,3 +134,134 @@ def test_ctrl_c_ends_a_replay_with_130_and_without_a_traceback(tmp_path: Path) -
         _, err = running.communicate(timeout=20)
     assert running.returncode == 130
     assert "Traceback" not in err
+
+
+# ---- --compare ------------------------------------------------------------------------------------------
+
+
+def second_bot(folder: Path) -> Path:
+    path = folder / "quick.toml"
+    path.write_text(
+        'name = "quick"\nclass = "sma-cross"\nsymbol = "BTC-USD"\nfast = 2\nslow = 5\nquantity = 0.01\n',
+        encoding="utf-8",
+    )
+    return path
+
+
+def test_compare_prints_a_row_for_each_bot_and_for_holding_as_json(tmp_path: Path) -> None:
+    file = candle_file(tmp_path / "btc.csv")
+    command = (
+        "--bots",
+        SMA_CROSS,
+        "--bots",
+        second_bot(tmp_path),
+        "--candles",
+        f"BTC-USD={file}",
+        *QUANTITY,
+        "--json",
+    )
+    found = fillbook("replay", "--compare", *command).json
+    assert set(found) == {"items", "next"}
+    assert found["next"] is None
+    rows = {row["name"]: row for row in found["items"]}
+    assert set(rows) == {"sma-cross", "quick", "hold BTC-USD"}
+    alone = fillbook("replay", "--bots", SMA_CROSS, "--candles", f"BTC-USD={file}", *QUANTITY, "--json").json
+    row = rows["sma-cross"]
+    for key in ("state_hash", "fills", "equity", "fees", "realized_pnl", "unrealized_pnl", "candles"):
+        assert row[key] == alone[key], key
+    assert Decimal(row["return_pct"]) == round_to((Decimal(alone["equity"]) - 10_000) / 100, 6)
+    assert 0 < Decimal(row["max_drawdown_pct"]) < 100
+    assert 0 < Decimal(row["time_in_market_pct"]) < 100
+    assert Decimal(rows["hold BTC-USD"]["time_in_market_pct"]) > 99
+    assert isinstance(row["return_pct"], str)
+
+
+def test_compare_shows_a_table_without_a_progress_bar_on_a_pipe(tmp_path: Path) -> None:
+    file = candle_file(tmp_path / "btc.csv")
+    found = fillbook(
+        "replay", "--compare", "--together", "--bots", SMA_CROSS, "--bots", second_bot(tmp_path),
+        "--candles", f"BTC-USD={file}", *QUANTITY, "--jobs", "2",
+    )  # fmt: skip
+    assert found.code == 0
+    assert found.err == ""
+    lines = found.out.splitlines()
+    assert lines[0].split()[0] == "run"
+    assert {line.split("  ")[0] for line in lines[1:5]} == {"sma-cross", "quick", "all together", "hold BTC-USD"}
+    assert "\x1b" not in found.out
+
+
+def test_compare_warns_of_a_bot_without_candles_and_goes_on(tmp_path: Path) -> None:
+    file = candle_file(tmp_path / "eth.csv", 50, "ETH-USD")
+    found = fillbook("replay", "--compare", "--bots", SMA_CROSS, "--candles", f"ETH-USD={file}")
+    assert found.code == 0
+    assert "bot sma-cross saw no candle: no file of BTC-USD" in found.err
+    assert "no candles" in found.out
+    assert "hold ETH-USD" in found.out
+
+
+def test_options_that_do_not_go_together_are_usage_errors(tmp_path: Path) -> None:
+    file = candle_file(tmp_path / "btc.csv", 20)
+    command = ("replay", "--bots", SMA_CROSS, "--candles", f"BTC-USD={file}")
+    for wrong in (("--compare", "--db", tmp_path / "kept.db"), ("--together",), ("--jobs", "2")):
+        assert fillbook(*command, *wrong).code == 2
+    assert not (tmp_path / "kept.db").exists()
+    broken = tmp_path / "broken.toml"
+    broken.write_text("name = 1\n", encoding="utf-8")
+    found = fillbook("replay", "--compare", "--bots", broken, "--candles", f"BTC-USD={file}")
+    assert found.code == 2
+    assert "broken.toml:1: name" in found.err
+
+
+def on_a_terminal(*arguments: str | Path, until: str | None = None) -> tuple[int, str, str]:
+    """The command with a terminal as its stderr: exit code, stdout, what the terminal got.
+
+    `until`: Ctrl-C as soon as this pattern was seen on the terminal.
+    """
+    here, there = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "120"}
+    running = subprocess.Popen(
+        [sys.executable, "-P", "-m", "runtime.cli", *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=there, text=True, env=environment, start_new_session=True,
+    )  # fmt: skip
+    os.close(there)
+    seen = ""
+    interrupted = False
+    while True:
+        try:
+            block = os.read(here, 65_536)
+        except OSError:  # what Linux says when nobody has the other end open any more
+            break
+        if not block:
+            break
+        seen += block.decode(errors="replace")
+        if until is not None and not interrupted and re.search(until, seen):
+            interrupted = True
+            os.killpg(running.pid, signal.SIGINT)  # as the terminal does: to the whole group
+    out, _ = running.communicate(timeout=30)
+    os.close(here)
+    return running.returncode, out, seen
+
+
+def test_a_terminal_gets_a_progress_bar_over_all_runs(tmp_path: Path) -> None:
+    file = candle_file(tmp_path / "btc.csv", 20_000)
+    code, out, seen = on_a_terminal(
+        "replay", "--compare", "--bots", SMA_CROSS, "--candles", f"BTC-USD={file}", *QUANTITY, "--jobs", "2", "--json"
+    )
+    assert code == 0
+    assert "2 runs" in seen
+    assert "/40000" in seen
+    assert json.loads(out)["items"]
+
+
+@pytest.mark.parametrize("moment", ["3 runs", r" [1-9][0-9]*/450000"], ids=["at the start", "in the middle"])
+def test_ctrl_c_ends_a_comparison_and_its_processes_with_130_and_without_a_traceback(
+    tmp_path: Path, moment: str
+) -> None:
+    file = candle_file(tmp_path / "btc.csv", 150_000)
+    code, out, seen = on_a_terminal(
+        "replay", "--compare", "--bots", SMA_CROSS, "--bots", second_bot(tmp_path), "--candles", f"BTC-USD={file}",
+        *QUANTITY, "--jobs", "2", until=moment,
+    )  # fmt: skip
+    assert code == 130
+    assert out == ""
+    assert "Traceback" not in seen

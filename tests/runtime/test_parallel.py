@@ -1,0 +1,75 @@
+"""Runs in other processes: same results, same order, errors and Ctrl-C as in one."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from config.errors import ConfigError
+from runtime.parallel import Progress, WorkerLost, run_all
+from signals.feeds.candle_file import CandleFile, CandleFileInvalid
+
+
+def squared(job: int, progress: Progress | None) -> tuple[int, int]:
+    """The square, and who computed it."""
+    if progress is not None:
+        progress(job)
+    return job * job, os.getpid()
+
+
+def refuse(job: int, progress: Progress | None) -> int:
+    if job == 2:
+        raise ConfigError(f"job {job} is none")
+    return job
+
+
+def read_nothing(job: Path, progress: Progress | None) -> int:
+    return CandleFile.open(job, "BTC-USD").check().candles
+
+
+def vanish(job: int, progress: Progress | None) -> int:
+    if job:
+        os._exit(7)
+    time.sleep(60)
+    return job
+
+
+def test_results_come_in_the_order_of_the_jobs_from_several_processes() -> None:
+    found = run_all(squared, range(6), workers=2)
+    assert [square for square, _ in found] == [0, 1, 4, 9, 16, 25]
+    assert len({process for _, process in found} - {os.getpid()}) >= 1
+    assert os.getpid() not in {process for _, process in found}
+
+
+def test_one_worker_is_this_process() -> None:
+    assert run_all(squared, range(3), workers=1) == [(n * n, os.getpid()) for n in range(3)]
+    assert run_all(squared, [4], workers=2) == [(16, os.getpid())]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_progress_names_the_job(workers: int) -> None:
+    told: list[tuple[int, int]] = []
+    run_all(squared, [10, 20, 30], workers, lambda index, done: told.append((index, done)))
+    assert sorted(told) == [(0, 10), (1, 20), (2, 30)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_error_of_a_job_is_raised_here_as_it_was_there(workers: int) -> None:
+    with pytest.raises(ConfigError, match="job 2 is none"):
+        run_all(refuse, range(5), workers)
+
+
+def test_an_error_that_cannot_travel_keeps_its_words(tmp_path: Path) -> None:
+    missing = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    with pytest.raises(CandleFileInvalid, match="readable file"):
+        run_all(read_nothing, missing, workers=1)
+    with pytest.raises(WorkerLost, match=r"CandleFileInvalid: .*\.csv: .*readable file"):
+        run_all(read_nothing, missing, workers=2)
+
+
+def test_a_worker_that_dies_ends_the_work_instead_of_hanging_it() -> None:
+    began = time.monotonic()
+    with pytest.raises(WorkerLost, match="ended with 7"):
+        run_all(vanish, [0, 1], workers=2)
+    assert time.monotonic() - began < 30  # the other worker would sleep for 60 s
