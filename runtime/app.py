@@ -215,6 +215,8 @@ class Daemon:
             roles=self._roles,
             fence=self._fence.check,
         )
+        if self._core.signals is not None:
+            stack.callback(self._core.signals.close)
         self._writer.start()
         await self._core.start()
         if self._core.portfolio is not None:

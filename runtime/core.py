@@ -43,6 +43,7 @@ from portfolio.position import PortfolioChanged, PositionChanged
 from portfolio.service import PortfolioService
 from runtime.follower import LedgerFollower
 from signals.bot_file import BotFile
+from signals.isolation.limits import BotLimits
 from signals.model import BotState, Recommendation
 from signals.service import SignalsService
 
@@ -175,6 +176,17 @@ def risk_limits(settings: Settings) -> RiskLimits:
     )
 
 
+def bot_limits(settings: Settings) -> BotLimits:
+    """What a bot may take, as configured."""
+    chosen = settings.signals
+    return BotLimits(
+        time_budget=chosen.bot_time_budget_ms / 1000,
+        start_seconds=chosen.bot_start_seconds,
+        memory_mb=chosen.bot_memory_mb,
+        requests_per_hour=chosen.max_requests_per_hour,
+    )
+
+
 def paper_costs(settings: Settings) -> PaperCosts:
     """The costs of the paper exchange as configured."""
     chosen = settings.paper
@@ -243,6 +255,7 @@ def build_core(
             flush_every=flush_every,
             run_disabled=run_disabled,
             keep_candles=keep_candles,
+            limits=bot_limits(settings),
         )
     return Core(publish, LedgerFollower(reader), execution, portfolio, signals)
 

@@ -165,6 +165,8 @@ class Replay:
             seconds = time.perf_counter() - started
             return await self._result(seconds)
         finally:
+            if self._core.signals is not None:
+                self._core.signals.close()
             self._writer.stop()
             self._engine.dispose()
 

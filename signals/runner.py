@@ -12,8 +12,10 @@ from signals.bot import Bar, Bot, PositionView, Verdict
 from signals.bot_file import BotFile
 from signals.classes import build_bot
 from signals.holdings import Holdings
+from signals.isolation.limits import BotLimits
 from signals.model import BotState, BotStatus, Recommendation
 from signals.policy import Policy, Size
+from signals.request_rate import RequestRate
 from signals.scores import temperature
 
 
@@ -21,13 +23,18 @@ class BotRunner:
     """Runs a bot on the candles of one series. It is cold until it is bound to a timeframe and warmed."""
 
     __slots__ = (
-        "_account", "_bot", "_candle", "_cuts", "_decided_at", "_holdings", "_name", "_position", "_size",
+        "_account", "_bot", "_candle", "_cuts", "_decided_at", "_holdings", "_limits", "_name",
+        "_position", "_rate", "_size",
         "_symbol", "_verdict", "file", "last", "last_error", "operator_stopped", "policy", "saved", "settled",
         "since", "status", "timeframe",
     )  # fmt: skip
 
-    def __init__(self, file: BotFile, holdings: Holdings, since: datetime) -> None:
+    def __init__(
+        self, file: BotFile, holdings: Holdings, since: datetime, limits: BotLimits | None = None
+    ) -> None:
         self.file = file
+        self._limits = limits or BotLimits()
+        self._rate = RequestRate(self._limits.requests_per_hour)
         self.status = BotStatus.STOPPED
         self.since = since
         self.operator_stopped = False
@@ -55,14 +62,24 @@ class BotRunner:
     # ---- life -----------------------------------------------------------------------------------------
 
     def become(self, status: BotStatus, since: datetime) -> None:
-        """Enter a status."""
+        """Enter a status. A bot that failed keeps no process."""
         self.status = status
         self.since = since
+        if status is BotStatus.ERROR:
+            self.close()
+
+    def close(self) -> None:
+        """Free what the bot holds. Its state can still be read; `prepare` makes a fresh one."""
+        if self._bot is not None:
+            self._bot.close()
 
     def prepare(self, timeframe: str, history: Sequence[Bar], open_request: OrderRequest | None) -> None:
         """A fresh bot and policy for a timeframe, warmed with stored candles."""
         self.timeframe = timeframe
-        self._bot = build_bot(self.file)
+        self.close()
+        self._bot = None
+        self._bot = build_bot(self.file, self._limits)
+        self._rate = RequestRate(self._limits.requests_per_hour)
         self.policy = Policy(self.file, timeframe_length(timeframe))
         self.policy.open_request = None if open_request is None else open_request.request_id
         self._candle = self._verdict = self._size = None
@@ -165,9 +182,10 @@ class BotRunner:
         return advice
 
     def request(self) -> OrderRequest:
-        """The order request of the last advice, which was ready to trade."""
+        """The order request of the last advice, which was ready to trade. Raises BotFloods."""
         assert self.policy is not None
         assert self.last is not None
+        self._rate.count(self.last.decided_at)
         assert self._size is not None
         assert self._verdict is not None
         return self.policy.request(self.last, self._size, self._verdict.context)

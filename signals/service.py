@@ -35,6 +35,7 @@ from signals.bot_file import BotFile
 from signals.candle_store import CandleStore
 from signals.errors import UnknownBot, UnknownCommand
 from signals.holdings import Holdings
+from signals.isolation.limits import BotLimits
 from signals.model import BotState, BotStatus, Recommendation
 from signals.runner import BotRunner, bars
 from signals.tables import bot_states
@@ -68,6 +69,7 @@ class SignalsService:
     `flush_every` is how many candles share a transaction when they cause no request: 1 live, thousands in
     replay, where states and final answers also wait for it. `run_disabled` runs bots with `enabled = false`
     too, as replay does. `keep_candles` false stores no candles: for books that nobody will ever continue.
+    `limits` are those of each bot.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class SignalsService:
         flush_every: int = 1,
         run_disabled: bool = False,
         keep_candles: bool = True,
+        limits: BotLimits | None = None,
     ) -> None:
         self._writer = writer
         self._reader = reader
@@ -95,7 +98,8 @@ class SignalsService:
         self._answered: list[str] = []
         self.holdings = Holdings()
         now = clock.now()
-        self._runners = {file.name: BotRunner(file, self.holdings, now) for file in bots}
+        self._limits = limits or BotLimits()
+        self._runners = {file.name: BotRunner(file, self.holdings, now, self._limits) for file in bots}
 
     # ---- start ----------------------------------------------------------------------------------------
 
@@ -220,6 +224,7 @@ class SignalsService:
             if runner.policy is not None:
                 runner.policy.reset()
             runner.become(BotStatus.STOPPED, self._clock.now())
+            runner.close()
         else:
             runner.operator_stopped = False
             if runner.status is not _RUNNING:
@@ -244,6 +249,11 @@ class SignalsService:
     async def flush(self) -> list[Output]:
         """Commit what waits, at the end of a replay or after a failure; requests that only now may leave."""
         return await self._commit()
+
+    def close(self) -> None:
+        """The end: no process of a bot stays behind."""
+        for runner in self._runners.values():
+            runner.close()
 
     # ---- inside -----------------------------------------------------------------------------------------
 

@@ -41,6 +41,8 @@ def gather(place: Place, bot_paths: Sequence[Path] | None, given: Sequence[str])
     (exit code 2) with every fault of all of them, one on a line.
     """
     from config.toml_errors import ConfigurationInvalid
+    from runtime.core import bot_limits
+    from signals.isolation.limits import BotLimits
     from signals.loading import load_bots
 
     faults: list[str] = []
@@ -58,7 +60,8 @@ def gather(place: Place, bot_paths: Sequence[Path] | None, given: Sequence[str])
     bots: list[BotFile] = []
     if bot_paths or usable:
         try:
-            bots = load_bots(list(bot_paths or [place.settings.bots_folder]), overrides)
+            trial = bot_limits(place.settings) if usable else BotLimits()
+            bots = load_bots(list(bot_paths or [place.settings.bots_folder]), overrides, trial=trial)
         except ConfigurationInvalid as invalid:
             faults += map(str, invalid.faults)
     opened, summaries = _open_files(files, faults)

@@ -52,6 +52,8 @@ class Worker:
                     self._send(_failure(error))
                 else:
                     self._send(b"+" + body)
+        with suppress(Exception):
+            self._method("close", _nothing)()
 
     def _answer(self, ask: Ask, given: tuple[Any, ...]) -> bytes:
         if ask is Ask.DECIDE:
@@ -122,6 +124,10 @@ class Worker:
 
     def _send(self, body: bytes) -> None:
         self._connection.sendall(HEADER.pack(len(body)) + body)
+
+
+def _nothing() -> None:
+    """For a bot without `close`."""
 
 
 def _ignore(_state: Mapping[str, Any]) -> None:
