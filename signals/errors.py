@@ -9,5 +9,9 @@ class UnknownBot(SignalsError, KeyError):
     """No bot of that name is configured."""
 
 
+class BotNotTaken(SignalsError):
+    """A bot of a valid file that cannot be built, or that fails on the stored candles."""
+
+
 class UnknownCommand(SignalsError, ValueError):
     """A bot can be told to start, stop or evaluate, and nothing else."""

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from execution.model import Side
+from execution.model import Json, Side
+
+How: TypeAlias = dict[str, Json]
 
 
 class Temperature(StrEnum):
@@ -30,7 +33,8 @@ class Part(NamedTuple):
     """One signal's share in a score: `score` in [-1, 1], None when it has no vote; `weight` >= 0.
 
     `value` is the indicator's output behind the score. `why` says in a few words why there is no vote
-    ("warming up", "flat market", "no volume").
+    ("warming up", "flat market", "no volume"). `how` says what turns the value into the score: the mapper
+    and its numbers, for explanations.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Part(NamedTuple):
     weight: float
     value: float | None = None
     why: str | None = None
+    how: How | None = None
 
 
 class Recommendation(NamedTuple):
@@ -64,12 +69,36 @@ class Recommendation(NamedTuple):
     decided_at: datetime
 
 
+class StopKind(StrEnum):
+    """A protective stop, in the order in which they are tested: a loss before a target."""
+
+    LOSS = "stop_loss"
+    TRAILING = "trailing_stop"
+    TARGET = "take_profit"
+
+
+class StopLevels(NamedTuple):
+    """Where the stops of a bot stand: prices in quote currency, None where there is no such stop or position.
+
+    `high_water_mark` is the best close since the position was opened: the highest, for a short position
+    the lowest. `triggered` is the stop that is closing the position.
+    """
+
+    average_cost: Decimal | None = None
+    stop_loss: Decimal | None = None
+    trailing_stop: Decimal | None = None
+    take_profit: Decimal | None = None
+    high_water_mark: Decimal | None = None
+    triggered: StopKind | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class BotState:
     """What is said about a bot when its status changes, and on request.
 
     `timeframe` None: the file names none and no candle of the symbol was seen yet. `since` is when the
-    status began. `last_error` is one line; the traceback is in the log.
+    status began. `last_error` is one line; the traceback is in the log. `stops` None: it has none.
+    `file_error`: what is wrong with the present version of its file, while it runs on as the last good one said.
     """
 
     bot: str
@@ -80,3 +109,12 @@ class BotState:
     since: datetime
     last_recommendation: Recommendation | None = None
     last_error: str | None = None
+    stops: StopLevels | None = None
+    file_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BotRemoved:
+    """A bot is no more: its file went away. What is retained of it is to be cleared."""
+
+    bot: str

@@ -23,10 +23,10 @@ class BotRunner:
     """Runs a bot on the candles of one series. It is cold until it is bound to a timeframe and warmed."""
 
     __slots__ = (
-        "_account", "_bot", "_candle", "_cuts", "_decided_at", "_holdings", "_limits", "_name",
+        "_account", "_bot", "_candle", "_carried", "_cuts", "_decided_at", "_holdings", "_limits", "_name",
         "_position", "_rate", "_size",
-        "_symbol", "_verdict", "file", "last", "last_error", "operator_stopped", "policy", "saved", "settled",
-        "since", "status", "timeframe",
+        "_symbol", "_verdict", "file", "file_error", "last", "last_error", "operator_stopped", "policy", "saved",
+        "settled", "since", "status", "timeframe",
     )  # fmt: skip
 
     def __init__(
@@ -40,12 +40,15 @@ class BotRunner:
         self.operator_stopped = False
         self.last: Recommendation | None = None
         self.last_error: str | None = None
+        self.file_error: str | None = None
         self.timeframe: str | None = file.timeframe
         self.settled = file.timeframe is not None
         """Whether the timeframe is certain: named in the file, or seen on a candle of this run."""
         self.saved: dict[str, Json] | None = None
         """The row that the database holds."""
         self.policy: Policy | None = None
+        self._carried: dict[str, Json] | None = None
+        """What is left of the stored state after a change of the file, until it is restored."""
         self._bot: Bot | None = None
         self._holdings = holdings
         self._name = file.name
@@ -89,6 +92,22 @@ class BotRunner:
             self._decided_at = self._candle.close_time
             self.policy.continue_from(self._decided_at)
 
+    def take_over(self, old: "BotRunner") -> None:
+        """Come in place of a bot whose file changed: an operator's word and what is stored of it stay.
+
+        What the old bot's class kept for itself means nothing to another class.
+        """
+        self.operator_stopped = old.operator_stopped
+        self.saved = old.saved
+        same = (old._symbol, old._account) == (self._symbol, self._account)
+        if same:
+            self.last = old.last
+        state = self._stored_state()
+        foreign = {"bot"} if old.file.kind != self.file.kind else set()
+        if not same:
+            foreign.add("stops")  # of another position
+        self._carried = {key: value for key, value in state.items() if key not in foreign}
+
     def dump(self) -> dict[str, Json]:
         """The state that must survive a restart. A bot that is cold or failed keeps what is stored."""
         if self._bot is None or self.policy is None or self.status is BotStatus.ERROR:
@@ -106,6 +125,7 @@ class BotRunner:
     def restore(self) -> None:
         """Take back what is stored; a state of another timeframe means nothing here."""
         state = self._stored_state()
+        self._carried = None
         if self._bot is None or self.policy is None or state.get("timeframe") != self.timeframe:
             return
         policy, bot = state.get("policy"), state.get("bot")
@@ -115,6 +135,8 @@ class BotRunner:
             self._bot.load(bot)
 
     def _stored_state(self) -> dict[str, Json]:
+        if self._carried is not None:
+            return self._carried
         state = None if self.saved is None else self.saved["state"]
         return state if isinstance(state, dict) else {}
 
@@ -133,6 +155,7 @@ class BotRunner:
             since=self.since,
             last_recommendation=self.last,
             last_error=self.last_error,
+            file_error=self.file_error,
         )
 
     # ---- work -----------------------------------------------------------------------------------------

@@ -5,10 +5,11 @@ what it rests on is committed: the candle, the changed states of the bots, and t
 For a fill to be known at the close of the candle that made it, `on_facts` comes before that candle.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import partial
-from typing import Any, TypeAlias
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import structlog
 from sqlalchemy import Connection, select
@@ -33,14 +34,14 @@ from signals import outbox
 from signals.bot import Bar
 from signals.bot_file import BotFile
 from signals.candle_store import CandleStore
-from signals.errors import UnknownBot, UnknownCommand
+from signals.errors import BotNotTaken, UnknownBot, UnknownCommand
 from signals.holdings import Holdings
 from signals.isolation.limits import BotLimits
-from signals.model import BotState, BotStatus, Recommendation
+from signals.model import BotRemoved, BotState, BotStatus, Recommendation
 from signals.runner import BotRunner, bars
 from signals.tables import bot_states
 
-Output: TypeAlias = Recommendation | OrderRequest | BotState | AlertRaised
+Output: TypeAlias = Recommendation | OrderRequest | BotState | BotRemoved | AlertRaised
 
 COMMANDS = ("start", "stop", "evaluate")
 _FACTS_AT_ONCE = 10_000
@@ -48,6 +49,23 @@ _RUNNING = BotStatus.RUNNING
 _insert_state = raw.Insert(bot_states)
 
 log = structlog.get_logger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _in_turn(
+    method: "Callable[Concatenate[SignalsService, P], Awaitable[T]]",
+) -> "Callable[Concatenate[SignalsService, P], Awaitable[T]]":
+    """One call at a time, each to its end: while a candle waits for its commit nobody may start, stop or
+    replace a bot, since the history it would be warmed with lacks that candle. (Replay has one caller.)"""
+
+    @wraps(method)
+    def in_turn(service: "SignalsService", *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+        call = method(service, *args, **kwargs)
+        return service._when_free(call) if service._at_once else call
+
+    return in_turn
 
 
 class _Series:
@@ -89,6 +107,7 @@ class SignalsService:
         self._clock = clock
         self._run_disabled = run_disabled
         self._at_once = flush_every == 1
+        self._turn = asyncio.Lock()
         self._store = CandleStore(flush_every, keep=keep_candles)
         self._series: dict[tuple[str, str], _Series] = {}
         self._open: dict[str, OrderRequest] = {}
@@ -123,7 +142,12 @@ class SignalsService:
             usual = runner.timeframe or _newest(latest, runner.file.symbol)
             if usual is not None:
                 outputs += await self._warm([runner], usual)
-        return [*outputs, *self.states()]
+        gone = [BotRemoved(name) for name in rows if name not in self._runners]
+        return [*outputs, *gone, *self.states()]
+
+    async def _when_free(self, call: Awaitable[T]) -> T:
+        async with self._turn:
+            return await call
 
     async def catch_up(self) -> None:
         """Add the ledger's facts that are not known yet."""
@@ -136,6 +160,7 @@ class SignalsService:
 
     # ---- messages in ----------------------------------------------------------------------------------
 
+    @_in_turn
     async def on_candle(self, candle: Candle) -> list[Output]:
         """Store a closed candle and let the bots of its series advise. Old and doubled ones are ignored.
 
@@ -189,6 +214,7 @@ class SignalsService:
         if not self.holdings.apply(recorded.facts):
             await self.catch_up()
 
+    @_in_turn
     async def on_response(self, response: Responded) -> list[Output]:
         """The answer to a request. After the final one the bot may ask again."""
         request = self._open.get(response.request_id)
@@ -209,6 +235,7 @@ class SignalsService:
         # A lost mark costs one repetition, which gets the same answer; replay need not pay for it now.
         return await self._commit() if self._at_once else []
 
+    @_in_turn
     async def set_bot(self, name: str, command: str) -> list[Output]:
         """An operator's word: start, stop (survives a restart), or evaluate (advise again, now)."""
         runner = self._runners.get(name)
@@ -232,6 +259,110 @@ class SignalsService:
         outputs += await self._commit()
         return [*outputs, runner.state()]
 
+    # ---- bots come, change and go ---------------------------------------------------------------------
+
+    @_in_turn
+    async def put_bot(self, file: BotFile) -> list[Output]:
+        """A bot as its file is now: a new one, or in place of the one of that name, between two candles.
+
+        It is warmed with the stored candles. An operator's stop, the cooldown, the open request and the pause
+        after a refusal stay; a confirmation starts over. Raises BotNotTaken when it cannot be built or
+        warmed, StorageUnavailable when nothing could be stored: everything is then as it was.
+        """
+        outputs = await self._commit()  # so that the history is whole
+        rows, _, instruments, latest = await self._reader.read(_stored)
+        self.holdings.learn(instruments)
+        old = self._runners.get(file.name)
+        new = BotRunner(file, self.holdings, self._clock.now())
+        if old is not None:
+            new.take_over(old)
+        elif (row := rows.get(file.name)) is not None:
+            new.operator_stopped, new.saved = row["operator_stopped"], row
+        if file.timeframe is None:
+            new.timeframe, new.settled = self._timeframe_of(file.symbol, old, latest)
+        if not new.operator_stopped and (file.enabled or self._run_disabled):
+            keeps_on = old is not None and old.status is _RUNNING
+            new.become(_RUNNING, old.since if old is not None and keeps_on else self._clock.now())
+            if new.timeframe is not None:
+                await self._warm_surely(new, new.timeframe)
+        places = [] if old is None else [series for series in self._series.values() if old in series.runners]
+        self._exchange(old, new)
+        try:
+            outputs += await self._commit()
+        except BaseException:
+            self._exchange(new, old)
+            for series in places:
+                self._join(series, old)  # type: ignore[arg-type]  # there are places only of an old bot
+            raise
+        return [*outputs, new.state()]
+
+    @_in_turn
+    async def remove_bot(self, name: str) -> list[Output]:
+        """A bot leaves; what is stored of it stays, for the day when it comes back. Its open request is still
+        answered. Raises UnknownBot, and StorageUnavailable: it then runs on."""
+        runner = self._runners.get(name)
+        if runner is None:
+            raise UnknownBot(name)
+        before = (runner.status, runner.since)
+        if runner.status is _RUNNING:
+            runner.become(BotStatus.STOPPED, self._clock.now())
+        try:
+            outputs = await self._commit()
+        except BaseException:
+            runner.become(*before)
+            raise
+        self._exchange(runner, None)
+        return [*outputs, BotRemoved(name)]
+
+    def set_file_error(self, name: str, text: str | None) -> list[BotState]:
+        """What is wrong with the present version of a bot's file (None: nothing). Changes no more than what
+        is said about it."""
+        runner = self._runners.get(name)
+        if runner is None or runner.file_error == text:
+            return []
+        runner.file_error = text
+        return [runner.state()]
+
+    def _timeframe_of(
+        self, symbol: str, old: BotRunner | None, latest: Mapping[tuple[str, str], Candle]
+    ) -> tuple[str | None, bool]:
+        """The timeframe of a bot whose file names none, and whether it is certain."""
+        if old is not None and old.file.symbol == symbol and old.file.timeframe is None:
+            return old.timeframe, old.settled
+        newest = _newest(latest, symbol)
+        return newest, any(key == (symbol, newest) and series.seen for key, series in self._series.items())
+
+    async def _warm_surely(self, runner: BotRunner, timeframe: str) -> None:
+        """Warm a bot that nobody knows yet. Raises BotNotTaken."""
+        symbol = runner.file.symbol
+        history = list(bars(await self._reader.read(lambda conn: candles.history(conn, symbol, timeframe))))
+        try:
+            runner.prepare(timeframe, history, self._open_request_of(runner))
+            runner.restore()
+            assert runner.policy is not None
+            runner.policy.reset()
+        except Exception as error:
+            log.error("bot not taken", bot=runner.file.name, symbol=symbol, exc_info=error)
+            raise BotNotTaken(_one_line(error)) from error
+
+    def _exchange(self, old: BotRunner | None, new: BotRunner | None) -> None:
+        """One bot for another, in what is known and in what is fed."""
+        if old is not None:
+            self._leave(old)
+            del self._runners[old.file.name]
+        if new is None:
+            return
+        self._runners = dict(sorted([*self._runners.items(), (new.file.name, new)]))
+        if new.policy is not None and new.timeframe is not None:  # it was warmed
+            self._join(self._series_of(new.file.symbol, new.timeframe), new)
+
+    @staticmethod
+    def _join(series: _Series, runner: BotRunner) -> None:
+        if runner not in series.runners:
+            series.runners.append(runner)
+            # Who asks first gets the last of cash and volume: not a matter of when a bot found its candles.
+            series.runners.sort(key=_name)
+
     # ---- what others may ask ----------------------------------------------------------------------------
 
     def open_requests(self) -> list[OrderRequest]:
@@ -246,6 +377,7 @@ class SignalsService:
         """Every bot's state, for the retained messages."""
         return [runner.state() for runner in self._runners.values()]
 
+    @_in_turn
     async def flush(self) -> list[Output]:
         """Commit what waits, at the end of a replay or after a failure; requests that only now may leave."""
         return await self._commit()
@@ -301,10 +433,7 @@ class SignalsService:
                     runner.policy.reset()
             except Exception as error:  # noqa: BLE001 - as in on_candle
                 outputs += self._fail(runner, error)
-            if runner not in series.runners:
-                series.runners.append(runner)
-                # Who asks first gets the last of cash and volume: not a matter of when a bot found its candles.
-                series.runners.sort(key=_name)
+            self._join(series, runner)
         return outputs
 
     async def _restart(self, runner: BotRunner) -> list[Output]:
@@ -335,7 +464,7 @@ class SignalsService:
 
     def _fail(self, runner: BotRunner, error: Exception) -> list[Output]:
         name = runner.file.name
-        runner.last_error = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+        runner.last_error = _one_line(error)
         runner.become(BotStatus.ERROR, self._clock.now())
         log.error("bot failed", bot=name, symbol=runner.file.symbol, exc_info=error)
         alert = AlertRaised(
@@ -348,11 +477,11 @@ class SignalsService:
         return [alert, runner.state()]
 
     def _runner_of(self, request: OrderRequest) -> BotRunner | None:
-        return self._runners.get(request.triggered_by.partition(":")[2])
+        return self._runners.get(_bot_of(request))
 
     def _open_request_of(self, runner: BotRunner) -> OrderRequest | None:
         waiting = [*self._open.values(), *self._unsaved]
-        mine = [request for request in waiting if self._runner_of(request) is runner]
+        mine = [request for request in waiting if _bot_of(request) == runner.file.name]
         return mine[-1] if mine else None
 
     async def _commit(self) -> list[Output]:
@@ -434,6 +563,14 @@ def _newest(latest: Mapping[tuple[str, str], Candle], symbol: str) -> str | None
     """The timeframe of the symbol's most recent stored candle."""
     found = [candle for (of, _), candle in latest.items() if of == symbol]
     return max(found, key=lambda candle: candle.time).timeframe if found else None
+
+
+def _bot_of(request: OrderRequest) -> str:
+    return request.triggered_by.partition(":")[2]
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:500]
 
 
 def _name(runner: BotRunner) -> str:
