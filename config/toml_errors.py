@@ -194,6 +194,9 @@ def _syntax_faults(text: str, name: str, message: str) -> list[Fault]:
 
 _SECRET_NAME = re.compile(r"(?:.*_)?(?:pass(?:word|wd|phrase)?|secret|token|api_?key|credentials?)")
 
+MISSING_HERE = "missing_here"
+"""The type of a validator's own error for a key that has a default, but not in this place."""
+
 _EXPECTED_BY_TYPE = {
     "missing": "a value (this key is required)",
     "none_required": "no value",
@@ -287,7 +290,7 @@ def explained(
         else:
             expected = _phrase(kind, detail)
         # The input of "missing" is the table around the key.
-        value = None if kind == "missing" else MASK if secret else value_text(detail["input"])
+        value = None if kind in {"missing", MISSING_HERE} else MASK if secret else value_text(detail["input"])
         yield path, value, expected
 
 

@@ -16,6 +16,7 @@ from signals.model import Part
 class Floats(NamedTuple):
     """A candle's numbers for indicators."""
 
+    open: float
     high: float
     low: float
     close: float
@@ -24,7 +25,8 @@ class Floats(NamedTuple):
     @property
     def are_finite(self) -> bool:
         """Whether an indicator may be fed with them: a NaN inside a handle never leaves it again."""
-        return isfinite(self.high) and isfinite(self.low) and isfinite(self.close) and isfinite(self.volume)
+        opened, high, low, close, volume = self
+        return isfinite(close) and isfinite(high) and isfinite(low) and isfinite(volume) and isfinite(opened)
 
 
 class Bar:
@@ -43,12 +45,12 @@ class Bar:
 
     @property
     def floats(self) -> Floats:
-        """High, low, close and volume as floats."""
+        """Open, high, low, close and volume as floats."""
         floats = self._floats
         if floats is None:
             candle = self.candle
             floats = self._floats = Floats(
-                float(candle.high), float(candle.low), float(candle.close), float(candle.volume)
+                float(candle.open), float(candle.high), float(candle.low), float(candle.close), float(candle.volume)
             )
         return floats
 

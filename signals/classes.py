@@ -8,8 +8,8 @@ from signals.isolation.client import IsolatedBot
 from signals.isolation.limits import BotLimits
 from signals.sma_cross import SmaCross
 from signals.sma_cross_file import SmaCrossFile
-from signals.weighted import CrossSignal, MacdSignal, RsiSignal, Signal, Weighted
-from signals.weighted_file import AnySignal, CrossEntry, MacdEntry, RsiEntry, WeightedFile
+from signals.weighted_build import build_weighted
+from signals.weighted_file import WeightedFile
 
 
 def build_bot(file: BotFile, limits: BotLimits | None = None) -> Bot:
@@ -20,41 +20,7 @@ def build_bot(file: BotFile, limits: BotLimits | None = None) -> Bot:
     if isinstance(file, CustomFile):
         return IsolatedBot(file.name, file.target, file.params, file.folder, limits or BotLimits())
     if isinstance(file, WeightedFile):
-        names = _unique([_name(entry) for entry in file.signals])
-        entries = zip(names, file.signals, strict=True)
-        signals = [(name, _signal(entry), entry.weight) for name, entry in entries]
-        return Weighted(signals, file.threshold, file.max_gap_candles)
+        return build_weighted(file)
     if isinstance(file, SmaCrossFile):
         return SmaCross(file.fast, file.slow)
     raise SignalsError(f"no bot class for {file.kind!r}")
-
-
-def _signal(entry: AnySignal) -> Signal:
-    match entry:
-        case RsiEntry(params=p):
-            return RsiSignal(p.timeperiod, p.floor, p.lo, p.hi, p.ceil)
-        case MacdEntry(params=p):
-            return MacdSignal(p.fastperiod, p.slowperiod, p.signalperiod, p.scale)
-        case CrossEntry(params=p):
-            return CrossSignal(entry.function, p.fast, p.slow, p.scale, p.bars, p.strength)
-
-
-def _name(entry: AnySignal) -> str:
-    """What people read beside a score: RSI(14), MACD(12,26,9), SMA(10,30)."""
-    match entry:
-        case RsiEntry(params=p):
-            return f"RSI({p.timeperiod})"
-        case MacdEntry(params=p):
-            return f"MACD({p.fastperiod},{p.slowperiod},{p.signalperiod})"
-        case CrossEntry(params=p):
-            return f"{entry.function}({p.fast},{p.slow})"
-
-
-def _unique(names: list[str]) -> list[str]:
-    """The same name twice gets a number: RSI(14), RSI(14) #2."""
-    seen: dict[str, int] = {}
-    result = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        result.append(name if seen[name] == 1 else f"{name} #{seen[name]}")
-    return result

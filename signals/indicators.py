@@ -5,14 +5,15 @@ move or trade in the whole window has no vote (a flat RSI is 0, "the strongest B
 candles is never filled with an invented one.
 """
 
-from collections.abc import Sequence
-from math import isnan
+from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
-from talib import abstract, stream
+from talib import stream
 
 from signals.bot import Floats
+from signals.functions import Number, lookback
 
 SEED = 250
 """Candles that a recursive indicator needs until its start no longer shows: RSI(14) is 4.9 points off
@@ -30,40 +31,45 @@ class Stream:
     A handle cannot be pickled: after a restart it is rebuilt by feeding the stored candles again.
     """
 
-    __slots__ = ("_handle", "_history", "_name", "_needed", "_parameters")
+    __slots__ = ("_history", "_name", "_parameters", "needed", "update")
 
-    def __init__(self, name: str, **parameters: int) -> None:
-        function = abstract.Function(name)  # type: ignore[attr-defined]
-        function.set_parameters(parameters)
+    def __init__(self, name: str, **parameters: Number) -> None:
         self._name = name
         self._parameters = parameters
-        self._needed: int = function.lookback + 1
-        self._history: list[Sequence[float]] = []
-        self._handle: Any = None
-
-    def update(self, *inputs: float) -> Any:
-        """The output after one more candle (several outputs: a tuple); None before it can be calculated."""
-        if self._handle is not None:
-            return self._handle.update(*inputs)
-        self._history.append(inputs)
-        if len(self._history) < self._needed:
-            return None
-        columns = [np.array(column, dtype=np.float64) for column in zip(*self._history, strict=True)]
-        self._handle = getattr(stream, self._name)(*columns, **self._parameters)
-        self._history = []
-        return self._handle.value
+        self.needed = lookback(name, parameters) + 1
+        """Candles until the first output."""
+        self.reopen()
 
     def reopen(self) -> None:
         """Forget everything: the candles to come have nothing to do with those before."""
-        self._handle = None
+        self._history: list[Sequence[float]] = []
+        self.update: Callable[..., Any] = self._collect
+        """Takes one more candle's inputs in and gives the output (several: a tuple); None before there is
+        one. Once the handle is open this is the handle's own method: no call of ours in between."""
+
+    @property
+    def fed(self) -> int:
+        """Candles taken in while there is no output yet."""
+        return len(self._history)
+
+    def _collect(self, *inputs: float) -> Any:
+        self._history.append(inputs)
+        if len(self._history) < self.needed:
+            return None
+        columns = [np.array(column, dtype=np.float64) for column in zip(*self._history, strict=True)]
+        handle = getattr(stream, self._name)(*columns, **self._parameters)
         self._history = []
+        self.update = handle.update
+        return handle.value
 
 
 class Activity:
     """Whether a market moves and trades: run lengths, so that a window of any length is one comparison.
 
     `moved` counts the candles whose close differs from the one before since the last reopening:
-    candles that do not move teach a recursive indicator nothing, so they do not warm it up.
+    candles that do not move teach a recursive indicator nothing, so they do not warm it up. After as many of
+    them as warm it up it has forgotten what was before (RSI's averages have decayed to nothing, and its next
+    value is 0 or 100): then it is warmed anew.
     """
 
     __slots__ = ("_last", "idle", "moved", "still")
@@ -82,6 +88,8 @@ class Activity:
         """Take one candle in."""
         if floats.close == self._last:
             self.still += 1
+            if self.still == SEED:
+                self.moved = 0
         else:
             self.still = 0
             self.moved += 1
@@ -98,5 +106,21 @@ class Activity:
 
 
 def number(value: float | None) -> float | None:
-    """An indicator's output, or None when it is missing or not a number."""
-    return None if value is None or isnan(value) else value
+    """An indicator's output, or None when it is missing or not a number (nor infinite)."""
+    return value if value is not None and isfinite(value) else None
+
+
+def silence(activity: Activity, window: int, seed: int, stream: Stream) -> str | None:
+    """Why an indicator has no vote, in a few words; None when it is neither flat nor cold."""
+    if activity.idle >= window:
+        return "no volume"
+    if activity.still >= window:
+        return "flat market"
+    if activity.moved < seed:
+        return warming_up(activity.moved, seed)
+    return warming_up(stream.fed, stream.needed) if stream.fed else None
+
+
+def warming_up(have: int, needed: int) -> str:
+    """ "warming up (120 of 250 candles)"."""
+    return f"warming up ({have} of {needed} candles)"

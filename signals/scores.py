@@ -54,7 +54,7 @@ def cross_side(difference: float, price: float) -> int:
 def combine(parts: Iterable[Part]) -> float | None:
     """S = sum(w s) / sum(w of the voters); None when the voters hold under half of the weight."""
     total = voting = weighted = 0.0
-    for _, score, weight, _, _ in parts:
+    for _, score, weight, _, _, _ in parts:
         total += weight
         if score is not None:
             voting += weight

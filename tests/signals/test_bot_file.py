@@ -67,7 +67,8 @@ def test_all_faults_of_all_files_come_at_once_with_file_line_key_and_value(tmp_p
 def test_an_unknown_function_is_answered_with_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text('name = "a"\nsymbol = "X"\nsignals = [{function = "XYZ", weight = 1}]\n')
     (fault,) = faults_of(tmp_path)
-    assert fault.expected == 'a signal whose function is one of "RSI", "MACD", "SMA", "EMA"'
+    assert fault.key == "signals[0].function"
+    assert fault.expected == 'a TA-Lib function such as "RSI", "MACD", "SMA", "BBANDS"'
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_an_unknown_function_is_answered_with_the_known_ones(tmp_path: Path) -> 
         ('{function = "RSI", weight = 0.4, params = {period = 14}}', "signals[0].params.period"),
         ('{function = "RSI", weight = 0.4, params = {lo = 80}}', "signals[0].params"),
         ('{function = "MACD", weight = 1, params = {slowperiod = 9}}', "signals[0].params.slowperiod"),
-        ('{function = "MACD", weight = 0.4, mapper = "band"}', "signals[0].mapper"),
+        ('{function = "MACD", weight = 0.4, mapper = "cross"}', "signals[0].mapper"),
         ('{function = "XYZ", weight = 0.4}', "signals[0]"),
         ('{function = "RSI"}', "signals[0].weight"),
         ('{function = "RSI", weight = 0}', "signals"),
@@ -115,7 +116,7 @@ def test_the_command_line_reaches_every_key(tmp_path: Path) -> None:
     assert isinstance(sma, SmaCrossFile)
     assert (sma.symbol, sma.fast, sma.enabled, sma.notional, sma.quantity) == ("AAPL", 4, False, Decimal(50), None)
     assert isinstance(weighted, WeightedFile)
-    assert (weighted.signals[0].params.model_dump()["timeperiod"], weighted.temperature.hot) == (21, 0.5)
+    assert (weighted.signals[0].params["timeperiod"], weighted.temperature.hot) == (21, 0.5)
 
 
 def test_faults_of_the_command_line_point_there(tmp_path: Path) -> None:

@@ -73,7 +73,10 @@ def test_no_vote_before_250_candles_that_moved() -> None:
 
 
 def test_a_flat_market_never_votes() -> None:
-    assert all(v == verdicts([candle(0, 100)])[0] for v in verdicts([candle(i, 100) for i in range(600)]))
+    found = verdicts([candle(i, 100) for i in range(600)])
+    assert all(v.score is None and v.side is None for v in found)
+    assert all(part.score is None for v in found for part in v.parts)
+    assert {part.why for part in found[-1].parts} == {"flat market"}
 
 
 def test_a_market_that_goes_flat_falls_silent_and_the_first_move_is_no_false_buy() -> None:
