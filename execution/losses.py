@@ -34,9 +34,9 @@ class Losses:
 
     @property
     def drawdown_pct(self) -> Decimal:
-        """How far below the highest equity, in percent of it, to 4 decimals (for display)."""
+        """How far below the highest equity, in percent of it, to 6 decimals (for display)."""
         peak = self.marks.peak_equity
-        return divide((peak - self.equity) * 100, peak, 4) if peak > ZERO else ZERO
+        return divide((peak - self.equity) * 100, peak, 6) if peak > ZERO else ZERO
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +122,10 @@ class LossWatch:
             state.marked(account, found, now)
         state.noted_pnl(account, equity - deposited)
         return Losses(found, equity, equity - deposited)
+
+    def unpriced(self, account: str) -> str | None:
+        """A symbol that the account holds and whose price is unknown, so that nothing can be measured."""
+        return min((s for s in self._state.positions(account) if s not in self._state.prices), default=None)
 
     def breach(self, account: str, losses: Losses) -> Breach | None:
         """The limit that these losses break, if any."""

@@ -162,10 +162,10 @@ class RequestDesk:
             (halt,) = halts
             refusal = self._remember_refusal(connection, envelope, halt.breach.reason(account))
             return Done([*halt.events(), *refusal.events], halt.cancel)
-        if self.state.last_pnl(account) is None and not reduces(request, verdict.quantity, self.state):
-            missing = min(s for s in self.state.positions(account) if s not in self.state.prices)
-            return self._remember_refusal(connection, envelope, unpriced(missing).reason)
-        return None
+        missing = self._losses.unpriced(account)
+        if missing is None or reduces(request, verdict.quantity, self.state):
+            return None
+        return self._remember_refusal(connection, envelope, unpriced(missing).reason)
 
     def _take_cash(self, connection: Connection, request: CashRequest, envelope: Envelope) -> Intake:
         now = self._clock.now()
