@@ -6,10 +6,12 @@ It takes messages and returns messages; whoever runs it publishes. The facts are
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
 from typing import TypeAlias
 
 from sqlalchemy import Connection
 
+from config.exact import divide
 from execution import candles, ledger
 from execution.errors import StorageUnavailable
 from execution.model import Account, Candle, Fact, FactsRecorded, Price, Trade
@@ -28,12 +30,13 @@ class PortfolioService:
     """The live books of all accounts. One event loop; updates run one after another.
 
     `checkpoint_facts`: write a checkpoint after so many facts (or as many as there are open lots to write,
-    so that its share of each fill stays flat). `published_lots`: how many open lots one message lists.
+    so that its share of each fill stays flat); None: never, for books kept beside those of another process.
+    `published_lots`: how many open lots one message lists.
     `checkpoint_problem` says why the last checkpoint could not be read or written; None when it could.
     """
 
     def __init__(
-        self, writer: Writer, reader: Reader, *, checkpoint_facts: int, fence: Fence, published_lots: int = 100
+        self, writer: Writer, reader: Reader, *, checkpoint_facts: int | None, fence: Fence, published_lots: int = 100
     ) -> None:
         self._writer = writer
         self._reader = reader
@@ -157,7 +160,7 @@ class PortfolioService:
 
     async def _checkpoint_when_due(self) -> None:
         since = self._books.sequence - self._stored_sequence
-        if since < self._checkpoint_facts:
+        if self._checkpoint_facts is None or since < self._checkpoint_facts:
             return
         lots = sum(self._books.symbols[scope].engine.lot_count for scope in self._books.changed)
         if since < lots:
@@ -224,6 +227,15 @@ class PortfolioService:
     def position(self, account: str, symbol: str, lots: int | None = None) -> Position:
         """A position at its mark. Raises KeyError when the account never traded the symbol."""
         return position_of(symbol, self._books.symbols[account, symbol], self._marks.get(symbol), lots)
+
+    def open_lots_cost(self, account: str, symbol: str) -> tuple[Decimal, Decimal] | None:
+        """The quantity of a position's open lots (negative when short) and their average cost with buy fees;
+        None when there are none."""
+        book = self._books.symbols.get((account, symbol))
+        if book is None or not book.engine.lot_count:
+            return None
+        quantity = book.engine.quantity
+        return quantity, divide(book.engine.cost_basis, quantity)
 
     def portfolio(self, account: str, lots: int | None = None) -> Portfolio:
         """An account's portfolio at the marks. Raises KeyError when there is no such account."""

@@ -46,6 +46,7 @@ from signals.bot_file import BotFile
 from signals.isolation.limits import BotLimits
 from signals.model import BotState, Recommendation
 from signals.service import SignalsService
+from signals.stops import OpenCost
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +55,18 @@ Published: TypeAlias = (
 )
 Publish: TypeAlias = Callable[[Published], None]
 """Hands a message to the bus; must not wait."""
+
+
+class BookedCosts:
+    """What positions have cost, for the stops of bots: from the live books of the portfolio."""
+
+    def __init__(self, books: PortfolioService) -> None:
+        self._books = books
+
+    def open_cost(self, account: str, symbol: str) -> OpenCost | None:
+        """See `CostBasis.open_cost`."""
+        found = self._books.open_lots_cost(account, symbol)
+        return None if found is None else OpenCost(*found)
 
 
 class JoinableWriter(Writer, Protocol):
@@ -76,6 +89,8 @@ class Core:
     execution: ExecutionService | None
     portfolio: PortfolioService | None
     signals: SignalsService | None
+    costs: PortfolioService | None = None
+    """Books of its own for the stops of bots, when the portfolio role is in another process."""
     outcomes: Callable[[Sequence[FillOutcome]], None] | None = None
 
     async def start(self) -> None:
@@ -85,6 +100,10 @@ class Core:
             await self.portfolio.start()
             known.append(self.portfolio.sequence)
             self.follower.add(self._to_portfolio)
+        if self.costs is not None:
+            await self.costs.start()
+            known.append(self.costs.sequence)
+            self.follower.add(self._to_costs)
         if self.signals is not None:
             for output in await self.signals.start():
                 self.publish(output)
@@ -99,6 +118,10 @@ class Core:
         found = await self.portfolio.on_facts(recorded)
         if self.outcomes is not None:
             self.outcomes(found)
+
+    async def _to_costs(self, recorded: FactsRecorded) -> None:
+        assert self.costs is not None
+        await self.costs.on_facts(recorded)
 
     async def on_candle(self, candle: Candle) -> None:
         """One closed candle, through all services."""
@@ -246,7 +269,12 @@ def build_core(
         portfolio = PortfolioService(
             writer, reader, checkpoint_facts=settings.portfolio.checkpoint_facts, fence=fence
         )
+    costs = None
     if "signals" in roles:
+        if portfolio is None:
+            costs = PortfolioService(writer, reader, checkpoint_facts=None, fence=fence)
+        books = portfolio or costs
+        assert books is not None
         signals = SignalsService(
             bots,
             writer,
@@ -255,9 +283,10 @@ def build_core(
             flush_every=flush_every,
             run_disabled=run_disabled,
             keep_candles=keep_candles,
+            costs=BookedCosts(books),
             limits=bot_limits(settings),
         )
-    return Core(publish, LedgerFollower(reader), execution, portfolio, signals)
+    return Core(publish, LedgerFollower(reader), execution, portfolio, signals, costs)
 
 
 def spare_the_collector() -> None:

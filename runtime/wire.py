@@ -24,7 +24,7 @@ from execution.model import (
     Trade,
 )
 from runtime.messages import Status
-from signals.model import BotState, Recommendation
+from signals.model import BotState, Recommendation, StopLevels
 
 Wire: TypeAlias = dict[str, Any]
 
@@ -255,4 +255,17 @@ def bot_state_wire(state: BotState) -> Wire:
         "since": time_text(state.since),
         "last_error": state.last_error,
         "last_recommendation": None if advice is None else recommendation_wire(advice),
+        "stops": None if state.stops is None else _stops_wire(state.stops),
+    }
+
+
+def _stops_wire(levels: StopLevels) -> Wire:
+    """Where a bot's stops stand; null where there is no such stop or no position."""
+    return {
+        "average_cost": _number(levels.average_cost),
+        "stop_loss": _number(levels.stop_loss),
+        "trailing_stop": _number(levels.trailing_stop),
+        "take_profit": _number(levels.take_profit),
+        "high_water_mark": _number(levels.high_water_mark),
+        "triggered": None if levels.triggered is None else levels.triggered.value,
     }

@@ -1,4 +1,5 @@
-"""What policies know of the accounts: positions, cash, and each bot's last fill, followed from the ledger.
+"""What policies know of the accounts: positions and what opened them, cash, and each bot's last fill, followed
+from the ledger.
 
 Nothing here is stored: it is summed up from the facts at start, and each further fact is added in sequence.
 """
@@ -10,13 +11,13 @@ from decimal import Decimal
 from config.exact import ZERO
 from config.instruments import Instrument, default_instrument
 from execution.model import CashFlow, Fact, Trade
-from execution.totals import Totals, quantity_effect
+from execution.totals import Totals, note_opening, quantity_effect
 
 
 class Holdings:
     """The sums over all facts up to `sequence`."""
 
-    __slots__ = ("_cash", "_instruments", "_last_fills", "_positions", "sequence")
+    __slots__ = ("_cash", "_instruments", "_last_fills", "_opened", "_positions", "sequence")
 
     def __init__(self, instruments: Mapping[str, Instrument] | None = None) -> None:
         self.sequence = 0
@@ -24,6 +25,7 @@ class Holdings:
         self._positions: dict[tuple[str, str], Decimal] = {}
         self._cash: dict[str, Decimal] = {}
         self._last_fills: dict[str, datetime] = {}
+        self._opened: dict[tuple[str, str], int] = {}
 
     def load(self, totals: Totals) -> None:
         """Start from the sums over all facts."""
@@ -31,6 +33,7 @@ class Holdings:
         self._positions = totals.quantities
         self._cash = totals.cash
         self._last_fills = totals.last_fills
+        self._opened = totals.opened
 
     def learn(self, instruments: Mapping[str, Instrument]) -> None:
         """Take in (more of) the catalogue."""
@@ -46,6 +49,13 @@ class Holdings:
     def quantity(self, account: str, symbol: str) -> Decimal:
         """The position in base units; negative when short."""
         return self._positions.get((account, symbol), ZERO)
+
+    def opened(self, account: str, symbol: str) -> int | None:
+        """The sequence of the fact that opened the present position; None when there is none.
+
+        A position that was closed and opened again has another one.
+        """
+        return self._opened.get((account, symbol))
 
     def cash(self, account: str) -> Decimal:
         """The account's cash in its currency."""
@@ -77,9 +87,11 @@ class Holdings:
 
     def _add_trade(self, trade: Trade) -> None:
         self._add_cash(trade.account, trade.cash_effect)
-        change = quantity_effect(trade, self.instrument(trade.symbol).base_asset)
+        instrument = self.instrument(trade.symbol)
         key = (trade.account, trade.symbol)
-        self._positions[key] = self._positions.get(key, ZERO) + change
+        before = self._positions.get(key, ZERO)
+        self._positions[key] = after = before + quantity_effect(trade, instrument.base_asset)
+        note_opening(self._opened, key, trade.sequence, before, after, instrument.quantity_increment)
         last = self._last_fills.get(trade.triggered_by)
         if last is None or trade.executed_at > last:
             self._last_fills[trade.triggered_by] = trade.executed_at

@@ -12,13 +12,22 @@ from execution import raw
 from execution.model import Json, OrderRequest, Side
 from signals.tables import DONE, OPEN, signal_outbox
 
-_TAG = "bot:"
 _insert = raw.Insert(signal_outbox)
 
 
 def tag(bot: str) -> str:
-    """The `triggered_by` of a bot's requests."""
-    return _TAG + bot
+    """The `triggered_by` of the requests that follow a bot's advice."""
+    return f"bot:{bot}"
+
+
+def stop_tag(bot: str) -> str:
+    """The `triggered_by` of the requests of a bot's protective stops."""
+    return f"stop:{bot}"
+
+
+def bot_of(request: OrderRequest) -> str:
+    """The bot behind a policy's request."""
+    return request.triggered_by.partition(":")[2]
 
 
 def to_json(request: OrderRequest) -> dict[str, Json]:
@@ -59,7 +68,7 @@ def store(connection: Connection, requests: Iterable[OrderRequest]) -> None:
     rows = [
         (
             request.request_id,
-            request.triggered_by.removeprefix(_TAG),
+            bot_of(request),
             request.account,
             request.symbol,
             to_json(request),

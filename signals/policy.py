@@ -16,7 +16,7 @@ from signals.bot import Verdict
 from signals.bot_file import DEFAULT_NOTIONAL, BotFile
 from signals.holdings import Holdings
 from signals.model import Recommendation
-from signals.outbox import tag
+from signals.outbox import stop_tag, tag
 
 
 class Size(NamedTuple):
@@ -86,7 +86,7 @@ class Policy:
 
     __slots__ = (
         "_confirmation", "_cooldown", "_file", "_gap", "_last", "_side", "_since", "_sizing", "backoff",
-        "backoff_until", "confirmed_since", "open_request", "requested_at", "tag",
+        "backoff_until", "confirmed_since", "open_request", "requested_at", "stop_tag", "tag",
     )  # fmt: skip
 
     def __init__(self, file: BotFile, timeframe_length: timedelta) -> None:
@@ -97,6 +97,7 @@ class Policy:
         self._gap = 2 * timeframe_length
         self.backoff = _minutes(file.backoff_minutes)
         self.tag = tag(file.name)
+        self.stop_tag = stop_tag(file.name)
         self.open_request: str | None = None
         self.backoff_until: datetime | None = None
         self.requested_at: datetime | None = None
@@ -135,10 +136,15 @@ class Policy:
                 self.confirmed_since = decided_at
 
     def cooldown_until(self, decided_at: datetime, holdings: Holdings) -> datetime | None:
-        """Until when the bot's own last fill blocks both sides; None when it does not."""
+        """Until when the bot's own last fill blocks both sides; None when it does not.
+
+        A fill of its stops counts too: it must not buy back at once what a stop has just sold.
+        """
         if not self._cooldown:
             return None
-        last = holdings.last_fill(self.tag)
+        last, stopped = holdings.last_fill(self.tag), holdings.last_fill(self.stop_tag)
+        if stopped is not None and (last is None or stopped > last):
+            last = stopped
         if last is None:
             return None
         until = last + self._cooldown
@@ -146,20 +152,22 @@ class Policy:
 
     def size(self, verdict: Verdict, decided_at: datetime, price: Decimal, holdings: Holdings) -> Size | None:
         """What to ask for now; None while anything but the cooldown speaks against it."""
-        if verdict.side is None or self.confirmed_since is None or self.open_request is not None:
+        if verdict.side is None or self.confirmed_since is None or not self._may_ask(decided_at):
             return None
         if self.backoff_until is not None and decided_at < self.backoff_until:
             return None
-        if self.requested_at is not None and decided_at <= self.requested_at:
-            return None  # this candle's request was made already
         return self._sizing.size(verdict.side, verdict.close, price, holdings)
+
+    def _may_ask(self, decided_at: datetime) -> bool:
+        """At most one open request, and at most one for each candle."""
+        return self.open_request is None and (self.requested_at is None or decided_at > self.requested_at)
 
     def request(self, advice: Recommendation, size: Size, context: Mapping[str, Json] | None) -> OrderRequest:
         """The order request of an advice that is ready to trade. Its id follows from the candle."""
         assert advice.side is not None
         moment = advice.decided_at
         request = OrderRequest(
-            request_id=f"{advice.bot}-{advice.symbol}-{advice.timeframe}-{moment:%Y%m%dT%H%M%SZ}",
+            request_id=_request_id(advice.bot, advice.symbol, advice.timeframe, moment),
             account=advice.account,
             symbol=advice.symbol,
             side=advice.side,
@@ -170,14 +178,40 @@ class Policy:
             decided_at=moment,
             signal_context=signal_context(advice, context),
         )
+        return self._asked(request, moment)
+
+    def close_request(
+        self, timeframe: str, decided_at: datetime, is_short: bool, context: Mapping[str, Json]
+    ) -> OrderRequest | None:
+        """The request of a protective stop: the whole position, exempt from confirmation, cooldown and back-off.
+
+        None while a request is open. Its id is another one than that of an advice on the same candle.
+        """
+        if not self._may_ask(decided_at):
+            return None
+        file = self._file
+        request = OrderRequest(
+            request_id=f"{_request_id(file.name, file.symbol, timeframe, decided_at)}-stop",
+            account=file.account,
+            symbol=file.symbol,
+            side=Side.BUY if is_short else Side.SELL,
+            triggered_by=self.stop_tag,
+            close=True,
+            decided_at=decided_at,
+            signal_context=context,
+        )
+        return self._asked(request, decided_at)
+
+    def _asked(self, request: OrderRequest, moment: datetime) -> OrderRequest:
         self.open_request = request.request_id
         self.requested_at = moment
         return request
 
     def answered(self, request: OrderRequest, filled: bool) -> None:
-        """The final answer to the open request. Without a fill the bot waits a little before it asks again."""
+        """The final answer to the open request. Without a fill the bot waits a little before it asks again; its
+        stops do not wait."""
         self.open_request = None
-        if not filled and request.decided_at is not None:
+        if not filled and request.decided_at is not None and request.triggered_by == self.tag:
             self.backoff_until = request.decided_at + self.backoff
 
     def dump(self) -> dict[str, Json]:
@@ -219,6 +253,10 @@ def signal_context(advice: Recommendation, context: Mapping[str, Json] | None) -
     if context is not None:
         whole["values"] = dict(context)
     return whole
+
+
+def _request_id(bot: str, symbol: str, timeframe: str, moment: datetime) -> str:
+    return f"{bot}-{symbol}-{timeframe}-{moment:%Y%m%dT%H%M%SZ}"
 
 
 def _minutes(minutes: Decimal) -> timedelta:

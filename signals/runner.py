@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from config.exact import ZERO
 from config.times import timeframe_length
-from execution.model import Candle, Json, OrderRequest
+from execution.model import AlertRaised, Candle, Json, OrderRequest, Reason, Responded, ResponseStatus
 from execution.tables import json_text
 from signals.bot import Bar, Bot, PositionView, Verdict
 from signals.bot_file import BotFile
@@ -17,6 +17,7 @@ from signals.model import BotState, BotStatus, Recommendation
 from signals.policy import Policy, Size
 from signals.request_rate import RequestRate
 from signals.scores import temperature
+from signals.stops import CostBasis, Stops
 
 
 class BotRunner:
@@ -26,11 +27,11 @@ class BotRunner:
         "_account", "_bot", "_candle", "_carried", "_cuts", "_decided_at", "_holdings", "_limits", "_name",
         "_position", "_rate", "_size",
         "_symbol", "_verdict", "file", "file_error", "last", "last_error", "operator_stopped", "policy", "saved",
-        "settled", "since", "status", "timeframe",
+        "settled", "since", "status", "stops", "timeframe",
     )  # fmt: skip
 
     def __init__(
-        self, file: BotFile, holdings: Holdings, since: datetime, limits: BotLimits | None = None
+        self, file: BotFile, holdings: Holdings, costs: CostBasis, since: datetime, limits: BotLimits | None = None
     ) -> None:
         self.file = file
         self._limits = limits or BotLimits()
@@ -47,6 +48,8 @@ class BotRunner:
         self.saved: dict[str, Json] | None = None
         """The row that the database holds."""
         self.policy: Policy | None = None
+        self.stops = Stops.of(file, holdings, costs)
+        """The protective stops that the file asks for; None when it asks for none."""
         self._carried: dict[str, Json] | None = None
         """What is left of the stored state after a change of the file, until it is restored."""
         self._bot: Bot | None = None
@@ -76,15 +79,29 @@ class BotRunner:
         if self._bot is not None:
             self._bot.close()
 
+    def remember(self, row: dict[str, Json]) -> None:
+        """Take back the stored row; `restore` follows when the bot is prepared."""
+        self.operator_stopped = row["operator_stopped"] is True
+        self.saved = row
+        self._remember_stops()
+
+    def _remember_stops(self) -> None:
+        stops = self._stored_state().get("stops")
+        if self.stops is not None and isinstance(stops, dict):
+            self.stops.load(stops)
+
     def prepare(self, timeframe: str, history: Sequence[Bar], open_request: OrderRequest | None) -> None:
         """A fresh bot and policy for a timeframe, warmed with stored candles."""
         self.timeframe = timeframe
+        if self.stops is not None:
+            self.stops.missed(bar.candle for bar in reversed(history))
+        # Before the bot: its stops guard the position also when it cannot be made.
+        self.policy = Policy(self.file, timeframe_length(timeframe))
+        self.policy.open_request = None if open_request is None else open_request.request_id
         self.close()
         self._bot = None
         self._bot = build_bot(self.file, self._limits)
         self._rate = RequestRate(self._limits.requests_per_hour)
-        self.policy = Policy(self.file, timeframe_length(timeframe))
-        self.policy.open_request = None if open_request is None else open_request.request_id
         self._candle = self._verdict = self._size = None
         self._bot.warm(history)
         if history:
@@ -107,11 +124,18 @@ class BotRunner:
         if not same:
             foreign.add("stops")  # of another position
         self._carried = {key: value for key, value in state.items() if key not in foreign}
+        self._remember_stops()
 
     def dump(self) -> dict[str, Json]:
         """The state that must survive a restart. A bot that is cold or failed keeps what is stored."""
+        state = self._dump_bot()
+        if self.stops is not None and (stops := self.stops.dump()):
+            state["stops"] = stops
+        return state
+
+    def _dump_bot(self) -> dict[str, Json]:
         if self._bot is None or self.policy is None or self.status is BotStatus.ERROR:
-            return self._stored_state()
+            return {key: value for key, value in self._stored_state().items() if key != "stops"}
         state: dict[str, Json] = {}
         if policy := self.policy.dump():
             state["policy"] = policy
@@ -155,6 +179,7 @@ class BotRunner:
             since=self.since,
             last_recommendation=self.last,
             last_error=self.last_error,
+            stops=None if self.stops is None else self.stops.levels(),
             file_error=self.file_error,
         )
 
@@ -183,7 +208,7 @@ class BotRunner:
         policy.observe(side, decided_at)
         cooldown_until = policy.cooldown_until(decided_at, holdings)
         size = None
-        if side is not None and cooldown_until is None:
+        if side is not None and cooldown_until is None and (self.stops is None or not self.stops.blocks):
             size = policy.size(verdict, decided_at, candle.close, holdings)
         self._size = size
         score = verdict.score
@@ -213,12 +238,40 @@ class BotRunner:
         assert self._verdict is not None
         return self.policy.request(self.last, self._size, self._verdict.context)
 
+    def guard(self, candle: Candle, decided_at: datetime) -> AlertRaised | None:
+        """Test the protective stops on a close, before the bot itself is asked. None of the bot's own code runs
+        here, so that they work on when it has failed."""
+        return None if self.stops is None else self.stops.observe(candle.close, decided_at)
+
+    def close_request(self, candle: Candle, decided_at: datetime) -> OrderRequest | None:
+        """What the stop at work asks for after `guard`; None when none is at work or a request is open."""
+        stops, policy = self.stops, self.policy
+        if stops is None or policy is None or not stops.blocks:
+            return None
+        return policy.close_request(candle.timeframe, decided_at, stops.is_short, stops.context(candle))
+
+    def answered(self, request: OrderRequest, response: Responded) -> AlertRaised | None:
+        """The final answer to a request of this bot; an alert when it keeps a stop from closing."""
+        policy = self.policy
+        if policy is None or policy.open_request != request.request_id:
+            return None
+        filled = _was_filled(response)
+        policy.answered(request, filled)
+        if self.stops is None or request.triggered_by != policy.stop_tag:
+            return None
+        return self.stops.answered(None if filled else response.reason or Reason(str(response.status)))
+
     def _view(self, quantity: Decimal, policy: Policy) -> PositionView:
         view = self._position
         waiting = policy.open_request is not None
         if view.quantity is not quantity or view.has_open_request is not waiting:
             view = self._position = PositionView(quantity, waiting)
         return view
+
+
+def _was_filled(response: Responded) -> bool:
+    """Whether something was traded; the answer of another process comes without its trades."""
+    return bool(response.trades) or response.status is ResponseStatus.FILLED
 
 
 def bars(history: Iterable[Candle]) -> Iterator[Bar]:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial, wraps
+from itertools import chain
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import structlog
@@ -24,7 +25,6 @@ from execution.model import (
     Json,
     OrderRequest,
     Responded,
-    ResponseStatus,
     Severity,
 )
 from execution.ports import Clock, Reader, Writer
@@ -39,6 +39,7 @@ from signals.holdings import Holdings
 from signals.isolation.limits import BotLimits
 from signals.model import BotRemoved, BotState, BotStatus, Recommendation
 from signals.runner import BotRunner, bars
+from signals.stops import CostBasis, NoCosts
 from signals.tables import bot_states
 
 Output: TypeAlias = Recommendation | OrderRequest | BotState | BotRemoved | AlertRaised
@@ -87,6 +88,7 @@ class SignalsService:
     `flush_every` is how many candles share a transaction when they cause no request: 1 live, thousands in
     replay, where states and final answers also wait for it. `run_disabled` runs bots with `enabled = false`
     too, as replay does. `keep_candles` false stores no candles: for books that nobody will ever continue.
+    `costs` tells stops what positions have cost; it must know a fact before `on_facts` is told of it.
     `limits` are those of each bot.
     """
 
@@ -100,6 +102,7 @@ class SignalsService:
         flush_every: int = 1,
         run_disabled: bool = False,
         keep_candles: bool = True,
+        costs: CostBasis | None = None,
         limits: BotLimits | None = None,
     ) -> None:
         self._writer = writer
@@ -118,7 +121,8 @@ class SignalsService:
         self.holdings = Holdings()
         now = clock.now()
         self._limits = limits or BotLimits()
-        self._runners = {file.name: BotRunner(file, self.holdings, now, self._limits) for file in bots}
+        self._costs: CostBasis = costs or NoCosts()
+        self._runners = {file.name: BotRunner(file, self.holdings, self._costs, now, self._limits) for file in bots}
 
     # ---- start ----------------------------------------------------------------------------------------
 
@@ -134,8 +138,7 @@ class SignalsService:
         for name, runner in self._runners.items():
             row = rows.get(name)
             if row is not None:
-                runner.operator_stopped = row["operator_stopped"]
-                runner.saved = row
+                runner.remember(row)
             if runner.operator_stopped or not (runner.file.enabled or self._run_disabled):
                 continue
             runner.become(_RUNNING, self._clock.now())
@@ -186,6 +189,8 @@ class SignalsService:
             bar = Bar(candle, missing)
             decided_at = time + series.length
             for runner in series.runners:
+                if runner.stops is not None:
+                    outputs += self._guard(runner, candle, decided_at)
                 if runner.status is not _RUNNING:
                     continue
                 try:
@@ -201,6 +206,24 @@ class SignalsService:
         elif self._unsaved:
             outputs += self._let_go()
         return outputs
+
+    def _guard(self, runner: BotRunner, candle: Candle, decided_at: datetime) -> list[Output]:
+        """The stops of a bot that runs or has failed; only an operator's stop rests them too."""
+        if runner.status is BotStatus.STOPPED:
+            return []
+        alert = runner.guard(candle, decided_at)
+        if not self._is_closing(runner.file.account, candle.symbol):
+            request = runner.close_request(candle, decided_at)
+            if request is not None:
+                self._unsaved.append(request)
+        return [] if alert is None else [alert]
+
+    def _is_closing(self, account: str, symbol: str) -> bool:
+        """Whether a bot has asked to close this position and has no final answer yet: one order is enough."""
+        return any(
+            request.close and request.symbol == symbol and request.account == account
+            for request in chain(self._open.values(), self._unsaved)
+        )
 
     def _let_go(self) -> list[OrderRequest]:
         """In replay a request leaves before it is stored: the transaction it causes commits together with it."""
@@ -228,12 +251,12 @@ class SignalsService:
         self._acknowledged.discard(response.request_id)
         self._open.pop(response.request_id, None)
         runner = self._runner_of(request)
-        if runner is not None and runner.policy is not None and runner.policy.open_request == request.request_id:
-            runner.policy.answered(request, filled=_was_filled(response))
+        alert = None if runner is None else runner.answered(request, response)
         if self._unstored.pop(response.request_id, None) is None:
             self._answered.append(response.request_id)
         # A lost mark costs one repetition, which gets the same answer; replay need not pay for it now.
-        return await self._commit() if self._at_once else []
+        outputs: list[Output] = [] if alert is None else [alert]
+        return [*outputs, *await self._commit()] if self._at_once else outputs
 
     @_in_turn
     async def set_bot(self, name: str, command: str) -> list[Output]:
@@ -273,11 +296,11 @@ class SignalsService:
         rows, _, instruments, latest = await self._reader.read(_stored)
         self.holdings.learn(instruments)
         old = self._runners.get(file.name)
-        new = BotRunner(file, self.holdings, self._clock.now())
+        new = BotRunner(file, self.holdings, self._costs, self._clock.now(), self._limits)
         if old is not None:
             new.take_over(old)
         elif (row := rows.get(file.name)) is not None:
-            new.operator_stopped, new.saved = row["operator_stopped"], row
+            new.remember(row)
         if file.timeframe is None:
             new.timeframe, new.settled = self._timeframe_of(file.symbol, old, latest)
         if not new.operator_stopped and (file.enabled or self._run_disabled):
@@ -293,7 +316,10 @@ class SignalsService:
             self._exchange(new, old)
             for series in places:
                 self._join(series, old)  # type: ignore[arg-type]  # there are places only of an old bot
+            new.close()
             raise
+        if old is not None:
+            old.close()
         return [*outputs, new.state()]
 
     @_in_turn
@@ -312,6 +338,7 @@ class SignalsService:
             runner.become(*before)
             raise
         self._exchange(runner, None)
+        runner.close()
         return [*outputs, BotRemoved(name)]
 
     def set_file_error(self, name: str, text: str | None) -> list[BotState]:
@@ -342,6 +369,7 @@ class SignalsService:
             assert runner.policy is not None
             runner.policy.reset()
         except Exception as error:
+            runner.close()
             log.error("bot not taken", bot=runner.file.name, symbol=symbol, exc_info=error)
             raise BotNotTaken(_one_line(error)) from error
 
@@ -532,11 +560,6 @@ class SignalsService:
             if row != runner.saved:
                 rows[name] = row
         return outputs, rows
-
-
-def _was_filled(response: Responded) -> bool:
-    """Whether something was traded; the answer of another process comes without its trades."""
-    return bool(response.trades) or response.status is ResponseStatus.FILLED
 
 
 def _stored(
