@@ -279,6 +279,13 @@ trades = Table(
     UniqueConstraint("venue", "account", "symbol", "venue_trade_id"),
     Index("ix_trades_account_symbol", "account", "symbol", "executed_at"),
     Index("ix_trades_order_id", "order_id"),
+    Index(
+        "ix_trades_corrects",
+        "account",
+        "symbol",
+        sqlite_where=text("corrects IS NOT NULL"),
+        postgresql_where=text("corrects IS NOT NULL"),
+    ),
     sqlite_strict=True,
 )
 

@@ -18,7 +18,7 @@ from execution.tables import json_text
 from portfolio.books import Books, CashBook, Scope, SymbolBook
 from portfolio.errors import CheckpointDamaged, FifoError
 from portfolio.fifo import ENGINE_VERSION
-from portfolio.tables import portfolio_checkpoints as table
+from portfolio.tables import fifo_inventory_snapshots as table
 
 _HEAD: Scope = ("", "")
 _DELETE_BATCH = 300  # pairs per DELETE: SQLite's oldest limit is 999 parameters in a statement

@@ -240,6 +240,9 @@ def recommendation_wire(advice: Recommendation) -> Wire:
         "ready_to_trade": advice.ready_to_trade,
         "time": time_text(advice.time),
         "decided_at": time_text(advice.decided_at),
+        "threshold": advice.threshold,
+        "confirmation_due": _time(advice.confirmation_due),
+        "waiting_for": None if advice.waiting_for is None else advice.waiting_for.value,
     }
 
 

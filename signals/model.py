@@ -29,6 +29,19 @@ class BotStatus(StrEnum):
     ERROR = "ERROR"
 
 
+class Wait(StrEnum):
+    """Why a side that a bot advises is not acted on yet."""
+
+    CONFIRMATION = "confirmation"
+    COOLDOWN = "cooldown"
+    STOP = "stop"
+    ANSWER = "answer"
+    BACKOFF = "backoff"
+    NEXT_CANDLE = "next_candle"
+    CASH = "cash"
+    POSITION = "position"
+
+
 class Part(NamedTuple):
     """One signal's share in a score: `score` in [-1, 1], None when it has no vote; `weight` >= 0.
 
@@ -51,7 +64,9 @@ class Recommendation(NamedTuple):
     `side` None is HOLD. `score` in [-1, 1], +1 the strongest BUY, None = no opinion. `confirmed_since`
     is the close of the candle that completed the confirmation of `side`. `cooldown_until` is set while
     the bot's own last fill blocks it. `ready_to_trade`: an order request goes out with this advice.
-    `time` is the candle's open, `decided_at` its close.
+    `time` is the candle's open, `decided_at` its close. `threshold`: the |score| from which on the bot acts, None
+    when it has none. `confirmation_due`: from when on a close on the same side completes the confirmation, None
+    when there is nothing to confirm. `waiting_for`: what keeps a side from being acted on.
     """
 
     bot: str
@@ -67,6 +82,9 @@ class Recommendation(NamedTuple):
     ready_to_trade: bool
     time: datetime
     decided_at: datetime
+    threshold: float | None = None
+    confirmation_due: datetime | None = None
+    waiting_for: Wait | None = None
 
 
 class StopKind(StrEnum):

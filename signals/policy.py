@@ -15,7 +15,7 @@ from execution.model import Json, OrderRequest, Side
 from signals.bot import Verdict
 from signals.bot_file import DEFAULT_NOTIONAL, BotFile
 from signals.holdings import Holdings
-from signals.model import Recommendation
+from signals.model import Recommendation, Wait
 from signals.outbox import stop_tag, tag
 
 
@@ -134,6 +134,25 @@ class Policy:
             assert self._since is not None
             if decided_at - self._since >= self._confirmation:
                 self.confirmed_since = decided_at
+
+    @property
+    def confirmation_due(self) -> datetime | None:
+        """From when on a close on the present side completes its confirmation; None: nothing to confirm."""
+        if self._since is None or self.confirmed_since is not None:
+            return None
+        return self._since + self._confirmation
+
+    def waiting_for(self, side: Side, decided_at: datetime) -> Wait:
+        """What keeps a side from being acted on, after `size` gave nothing outside of a cooldown."""
+        if self.confirmed_since is None:
+            return Wait.CONFIRMATION
+        if self.open_request is not None:
+            return Wait.ANSWER
+        if self.backoff_until is not None and decided_at < self.backoff_until:
+            return Wait.BACKOFF
+        if self.requested_at is not None and decided_at <= self.requested_at:
+            return Wait.NEXT_CANDLE
+        return Wait.CASH if side is Side.BUY else Wait.POSITION
 
     def cooldown_until(self, decided_at: datetime, holdings: Holdings) -> datetime | None:
         """Until when the bot's own last fill blocks both sides; None when it does not.

@@ -57,6 +57,7 @@ class BotRunner:
         self._name = file.name
         self._symbol = file.symbol
         self._account = file.account
+        self._threshold = file.threshold if isinstance(file, WeightedFile) else None
         cuts = file.temperature
         self._cuts = (cuts.hot, cuts.warm, cuts.cool)
         self._position = PositionView(ZERO, False)
@@ -226,8 +227,20 @@ class BotRunner:
             size is not None,
             candle.time,
             decided_at,
+            self._threshold,
+            policy.confirmation_due,
+            None if side is None or size is not None else self._waiting_for(side, cooldown_until, decided_at),
         )
         return advice
+
+    def _waiting_for(self, side: Side, cooldown_until: datetime | None, decided_at: datetime) -> Wait:
+        """What keeps the advised side from being acted on."""
+        assert self.policy is not None
+        if self.stops is not None and self.stops.blocks:
+            return Wait.STOP
+        if cooldown_until is not None and self.policy.confirmed_since is not None:
+            return Wait.COOLDOWN
+        return self.policy.waiting_for(side, decided_at)
 
     def request(self) -> OrderRequest:
         """The order request of the last advice, which was ready to trade. Raises BotFloods."""

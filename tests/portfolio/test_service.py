@@ -136,7 +136,7 @@ async def test_checkpoints_come_every_so_many_facts_and_write_what_changed(datab
     for fact in line.facts:
         await deliver(service, database, [fact])
         with database.connection() as connection:
-            rows = connection.exec_driver_sql("SELECT sequence FROM portfolio_checkpoints WHERE account = ''").all()
+            rows = connection.exec_driver_sql("SELECT sequence FROM fifo_inventory_snapshots WHERE account = ''").all()
             stored.append(rows[0][0] if rows else 0)
     sequences = sorted(set(stored) - {0})
 
@@ -154,12 +154,12 @@ async def test_checkpoints_come_every_so_many_facts_and_write_what_changed(datab
 @pytest.mark.parametrize(
     "damage",
     [
-        "UPDATE portfolio_checkpoints SET content = replace(content, '00', '01') WHERE symbol = ''",
-        "UPDATE portfolio_checkpoints SET sequence = sequence - 1 WHERE account = ''",
-        "UPDATE portfolio_checkpoints SET engine_version = 0",
-        "DELETE FROM portfolio_checkpoints WHERE symbol = 'ETH-USD'",
-        "DELETE FROM portfolio_checkpoints WHERE account = ''",
-        "UPDATE portfolio_checkpoints SET content = '{}'",
+        "UPDATE fifo_inventory_snapshots SET content = replace(content, '00', '01') WHERE symbol = ''",
+        "UPDATE fifo_inventory_snapshots SET sequence = sequence - 1 WHERE account = ''",
+        "UPDATE fifo_inventory_snapshots SET engine_version = 0",
+        "DELETE FROM fifo_inventory_snapshots WHERE symbol = 'ETH-USD'",
+        "DELETE FROM fifo_inventory_snapshots WHERE account = ''",
+        "UPDATE fifo_inventory_snapshots SET content = '{}'",
     ],
 )
 async def test_a_damaged_checkpoint_is_replaced_by_a_full_recomputation(database: Database, damage: str) -> None:
@@ -211,7 +211,7 @@ async def test_a_checkpoint_is_not_written_once_the_role_is_lost(database: Datab
         await deliver(service, database, busy_line(1).facts)
 
     with database.connection() as connection:
-        assert connection.exec_driver_sql("SELECT count(*) FROM portfolio_checkpoints").scalar() == 0
+        assert connection.exec_driver_sql("SELECT count(*) FROM fifo_inventory_snapshots").scalar() == 0
 
 
 async def test_a_full_disk_costs_a_checkpoint_and_no_outcome(database: Database) -> None:

@@ -148,7 +148,7 @@ async def test_a_checkpoint_that_says_something_else_is_found(database: Database
 
 async def test_a_damaged_checkpoint_is_reported(database: Database) -> None:
     await keep_books(database, mixed_line())
-    database.run("UPDATE portfolio_checkpoints SET content = '{}' WHERE symbol = 'ETH-USD'")
+    database.run("UPDATE fifo_inventory_snapshots SET content = '{}' WHERE symbol = 'ETH-USD'")
 
     assert [result.ok for result in run(database)] == [True, True, False, True]
 
