@@ -288,6 +288,20 @@ class SignalSettings(Section):
         description="Order requests a bot of any class may make within an hour of the candles' time; one that "
         "wants more goes to ERROR. Stops do not count. 0 = no limit.",
     )
+    reload_settle_ms: Whole = Field(
+        300,
+        ge=0,
+        le=60_000,
+        description="Milliseconds for which a changed bot file must stay as it is before it is taken: editors and "
+        "copies write in pieces.",
+    )
+    reload_sweep_seconds: Seconds = Field(
+        5.0,
+        ge=0.1,
+        le=3_600,
+        description="Seconds after which bot files and the settings file are looked at although the system "
+        "reported no change.",
+    )
 
 
 class PortfolioSettings(Section):

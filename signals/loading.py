@@ -138,7 +138,7 @@ def _files(paths: Sequence[Path], faults: list[Fault]) -> list[Path]:
         if not path.is_dir():
             files.append(path)  # a missing file becomes a fault when it is read
             continue
-        found = sorted(path.glob("*.toml"))
+        found = sorted(path for path in path.glob("*.toml") if not path.name.startswith("."))  # an editor's
         if not found:
             faults.append(Fault(str(path), None, None, None, "a directory with at least one *.toml file"))
         files.extend(found)
