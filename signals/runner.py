@@ -6,18 +6,19 @@ from decimal import Decimal
 
 from config.exact import ZERO
 from config.times import timeframe_length
-from execution.model import AlertRaised, Candle, Json, OrderRequest, Reason, Responded, ResponseStatus
+from execution.model import AlertRaised, Candle, Json, OrderRequest, Reason, Responded, ResponseStatus, Side
 from execution.tables import json_text
 from signals.bot import Bar, Bot, PositionView, Verdict
 from signals.bot_file import BotFile
 from signals.classes import build_bot
 from signals.holdings import Holdings
 from signals.isolation.limits import BotLimits
-from signals.model import BotState, BotStatus, Recommendation
+from signals.model import BotState, BotStatus, Recommendation, Wait
 from signals.policy import Policy, Size
 from signals.request_rate import RequestRate
 from signals.scores import temperature
 from signals.stops import CostBasis, Stops
+from signals.weighted_file import WeightedFile
 
 
 class BotRunner:
@@ -25,9 +26,8 @@ class BotRunner:
 
     __slots__ = (
         "_account", "_bot", "_candle", "_carried", "_cuts", "_decided_at", "_holdings", "_limits", "_name",
-        "_position", "_rate", "_size",
-        "_symbol", "_verdict", "file", "file_error", "last", "last_error", "operator_stopped", "policy", "saved",
-        "settled", "since", "status", "stops", "timeframe",
+        "_position", "_rate", "_size", "_symbol", "_threshold", "_verdict", "file", "file_error", "last",
+        "last_error", "operator_stopped", "policy", "saved", "settled", "since", "status", "stops", "timeframe",
     )  # fmt: skip
 
     def __init__(

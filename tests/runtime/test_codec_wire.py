@@ -148,7 +148,7 @@ def test_everything_else_is_json_with_null_for_unknown() -> None:
     assert wire.cash_flow_wire(flow)["cash_effect"] == "-5"
     assert wire.recommendation_wire(advice)["side"] == "HOLD"
     assert wire.bot_state_wire(state)["last_recommendation"]["signals"] == [
-        {"name": "rsi", "score": None, "weight": 0.4, "value": None, "why": None}
+        {"name": "rsi", "score": None, "weight": 0.4, "value": None, "why": None, "how": None}
     ]
     assert wire.status_wire(Status(False)) == {"state": "offline", "time": None, "version": None}
     assert wire.halt_wire(HaltChanged("main", True, "manual", None, AT))["halted"] is True
