@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 PANEL = "Look"
-_RETAINED_SECONDS, _LISTEN_SECONDS = 0.3, 1.0
+_RETAINED_SECONDS = 0.3
 
 
 def register(app: typer.Typer) -> None:
@@ -97,10 +97,10 @@ def _stored(connection: "Connection") -> dict[str, dict[str, Any]]:
     }
 
 
-def _live(place: Place, *, with_advice: bool = False) -> dict[str, dict[str, Any]]:
+def _live(place: Place) -> dict[str, dict[str, Any]]:
     """The retained states by bot, when a daemon runs; nothing when it cannot be asked.
 
-    `with_advice`: listen for a second, because the retained state is only renewed now and then.
+    A state is renewed within a second of an advice, so there is no need to wait for the next one.
     """
     import asyncio
 
@@ -111,41 +111,60 @@ def _live(place: Place, *, with_advice: bool = False) -> dict[str, dict[str, Any
     address = address_of(place.settings, place.daemon)
     if address is None:
         return {}
-    names = [RouteName.BOT_STATE, *([RouteName.RECOMMENDATION] if with_advice else [])]
-    filters = [address.topics.filter(name) for name in names]
+    filters = [address.topics.filter(RouteName.BOT_STATE)]
     try:
-        found = asyncio.run(
-            overheard(address, filters, seconds=_LISTEN_SECONDS if with_advice else _RETAINED_SECONDS)
-        )
+        found = asyncio.run(overheard(address, filters, seconds=_RETAINED_SECONDS))
     except BusUnavailable:
         return {}
-    heard = [body for body in found.values() if isinstance(body, dict) and "bot" in body]
-    states = {body["bot"]: body for body in heard if "last_recommendation" in body}
-    for advice in heard:
-        if "last_recommendation" not in advice and advice["bot"] in states:
-            states[advice["bot"]]["last_recommendation"] = advice
-    return states
+    return {body["bot"]: body for body in found.values() if isinstance(body, dict) and "bot" in body}
 
 
-def signals(place: Place) -> None:
+def signals(
+    place: Place,
+    name: Annotated[str | None, typer.Argument(metavar="[BOT]", help="Only this bot.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say in words what each advises and why.")] = False,
+) -> None:
     """What each bot last advised, and how its signals voted. Needs a running daemon."""
-    from runtime.cli.output import show_json, show_table
+    from runtime.cli.output import show, show_json, show_table
     from runtime.cli.requests import no_daemon
 
-    live = _live(place, with_advice=True)
+    live = _live(place)
     if not live:
         if place.daemon is None:
             raise no_daemon(place)
         raise CommandFailed("the running daemon has no bots, or its broker cannot be reached", UNREACHABLE)
-    states = [live[name] for name in sorted(live)]
+    if name is not None and name not in live:
+        raise CommandFailed(f"there is no bot {name!r}; there are: {', '.join(sorted(live))}", USAGE)
+    states = [live[bot] for bot in sorted(live) if name in (None, bot)]
     if place.json:
-        show_json(page({"bot": state["bot"], **(state["last_recommendation"] or {})} for state in states))
-        return
-    show_table(
-        ["bot", "symbol", "side", ">score", "temperature", "confirmed since", "candle", "signals"],
-        [_signal_row(state) for state in states],
-        empty="",
-    )
+        show_json(page(_signal_item(state, explain) for state in states))
+    elif explain:
+        show("\n\n".join("\n".join(_explanation(state)) for state in states))
+    else:
+        show_table(
+            ["bot", "symbol", "side", ">score", "temperature", "confirmed since", "candle", "signals"],
+            [_signal_row(state) for state in states],
+            empty="",
+        )
+
+
+def _signal_item(state: dict[str, Any], explain: bool) -> dict[str, Any]:
+    item = {"bot": state["bot"], **(state["last_recommendation"] or {})}
+    return {**item, "explanation": _explanation(state)} if explain else item
+
+
+def _explanation(state: dict[str, Any]) -> list[str]:
+    """The state of a bot that does not run, then its last advice in words."""
+    from signals.words import explained
+
+    words = []
+    if state["status"] != "RUNNING":
+        error = f": {state['last_error']}" if state.get("last_error") else ""
+        words.append(f"{state['bot']} is {state['status']}{error}.")
+    advice = state["last_recommendation"]
+    if advice is None:
+        return [*words, f"{state['bot']} has seen no candle of {state['symbol']} yet."]
+    return [*words, *explained(advice)]
 
 
 def _signal_row(state: dict[str, Any]) -> list[Any]:
@@ -181,7 +200,7 @@ def bot(
     from runtime.bus import BusUnavailable
     from runtime.cli.output import show
     from runtime.cli.requests import no_daemon
-    from runtime.client import address_of, connected
+    from runtime.client import WANTED_STATUS, address_of, connected, tell_bot
     from runtime.messages import BotAction
 
     if action not in list(BotAction):
@@ -192,26 +211,17 @@ def bot(
     known = _live(place)
     if known and name not in known:
         raise CommandFailed(f"there is no bot {name!r}; there are: {', '.join(sorted(known))}", USAGE)
-    wanted = {"start": "RUNNING", "stop": "STOPPED"}.get(action)
+    wanted = WANTED_STATUS.get(BotAction(action))
 
     async def tell() -> str | None:
-        """Publish, then wait until the retained state says so."""
-        import json
-
-        state, topic = address.topics.bot_state(name), address.topics.bot_set(name)
-        async with connected(address, [state], timeout=5.0) as bus:
-            await bus.publish(topic, action.encode())
-            messages = bus.messages()
-            status = None
-            try:
-                async with asyncio.timeout(5.0):
-                    while wanted is not None and status != wanted:
-                        incoming = await anext(messages)
-                        incoming.ack()
-                        status = json.loads(incoming.payload).get("status")
-            except TimeoutError:
-                pass
-            return status
+        """The status that the bot says it has; an evaluation is not waited for."""
+        topics = address.topics
+        async with connected(address, [topics.bot_state(name)], timeout=5.0) as bus:
+            if wanted is None:
+                await bus.publish(topics.bot_set(name), action.encode())
+                return None
+            state = await tell_bot(bus, topics, name, BotAction(action), timeout=5.0)
+            return None if state is None else state.get("status")
 
     try:
         status = asyncio.run(tell())
