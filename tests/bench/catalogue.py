@@ -14,6 +14,7 @@ _WHERE = {
     "growth": ("in_memory", "the cost of a fill in a large ledger"),
     "replay": ("in_memory", "candles/s of the SMA cross"),
     "replay_trading": ("in_memory", "candles/s of a bot that trades on every candle"),
+    "many_bots": ("many_bots", "replay of 5 to 100 bots on 20 symbols: speed, cost per bot, memory"),
     "fifo": ("in_memory", "the matching engine, streaming and batch"),
     "start": ("start", "seconds until the daemon is up, with and without history"),
     "memory": ("memory", "peak memory of replay, books and daemon"),

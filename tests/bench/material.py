@@ -35,9 +35,9 @@ def settings_for(data_dir: Path, port: int = 1883) -> Settings:
     )
 
 
-def candle_file(path: Path, count: int, *, zigzag: bool = False) -> Path:
+def candle_file(path: Path, count: int, *, zigzag: bool = False, seed: int = 7) -> Path:
     """One-minute candles: a random walk, or closes that go up and down in turn."""
-    rng = random.Random(7)
+    rng = random.Random(seed)
     price, lines = 50_000.0, ["time,open,high,low,close,volume"]
     for number in range(count):
         opened = price

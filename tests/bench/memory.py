@@ -23,9 +23,9 @@ def peak_memory(effort: Effort) -> list[Row]:
     small, large = (candle_file(effort.folder / f"{count}.csv", count) for count in (few, many))
     rows = []
     for count, path in ((few, small), (many, large)):
-        measured, bare = _alone(_replay, path), _alone(_bare_candles, path)
+        measured, bare = alone(_replay, path), alone(_bare_candles, path)
         rows.append(_row(f"replay of {count:,} candles", measured, bare, "bare loop over the file"))
-    measured, bare = _alone(_books, many), _alone(_bare_lots, many)
+    measured, bare = alone(_books, many), alone(_bare_lots, many)
     rows.append(_row(f"books with {many:,} open lots", measured, bare, "as many pairs of integers"))
     return [*rows, *_daemon(effort)]
 
@@ -34,7 +34,7 @@ def _row(what: str, measured: float, bare: float, is_: str) -> Row:
     return Row(what, measured, "MB", bare, is_, lower_is_better=True)
 
 
-def _alone(work: Callable[[Any], object], argument: Any) -> float:
+def alone(work: Callable[[Any], object], argument: Any) -> float:
     """The growth of the peak while `work` runs in a fresh process."""
     say(f"memory: {work.__name__.strip('_')} {argument}")
     context = multiprocessing.get_context("spawn")

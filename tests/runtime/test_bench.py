@@ -4,10 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
-from tests.bench import catalogue
+from tests.bench import catalogue, many_bots
 from tests.bench.measure import Row, percentile
 
 CHEAP = ("fifo", "fills", "growth", "replay", "replay_trading", "durable")
@@ -73,3 +74,26 @@ def test_a_row_knows_its_cost_and_whether_its_aim_is_met() -> None:
 def test_a_percentile_is_the_nearest_rank() -> None:
     assert percentile([5.0, 1.0, 3.0], 0.5) == 3.0
     assert percentile([1.0], 0.99) == 1.0
+
+
+def test_many_bots_are_measured_at_every_number_with_their_growth_and_memory() -> None:
+    done = bench("--quick", "--json", "many_bots")
+    assert done.returncode == 0, done.stderr
+    rows = {row["what"].strip(): row for row in json.loads(done.stdout)["items"]}
+    assert rows["replay, 50 bots on 20 symbols"]["measured"] > 0
+    assert {f"a candle of a bot, among {count} bots" for count in (5, 10, 25, 50, 100)} <= set(rows)
+    assert rows["growth 10 -> 100 bots"]["aim"] == 1.25
+    assert rows["peak memory, 50 bots"]["measured"] > 0
+
+
+def test_the_mix_of_many_bots_is_the_same_at_every_number_and_covers_all_symbols() -> None:
+    def mix(count: int) -> dict[str, float]:
+        made = many_bots.bots(count)
+        kinds = Counter(f"{bot.kind} {bot.stop_loss_pct} {bot.trailing_stop_pct} {bot.exit}" for bot in made)
+        return {kind: number / count for kind, number in kinds.items()}
+
+    assert len(mix(5)) == 5
+    assert all(mix(count) == mix(5) for count in many_bots.COUNTS)
+    fifty = Counter(bot.symbol for bot in many_bots.bots(50))
+    assert len(fifty) == 20
+    assert set(fifty.values()) == {2, 3}
