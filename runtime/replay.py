@@ -7,7 +7,7 @@ trades, orders, lots and cash, without ids and wall-clock times.
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -56,7 +56,10 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """What a replay did. Money in the account's currency; `seconds` is the time of the candles alone."""
+    """What a replay did. Money in the account's currency; `seconds` is the time of the candles alone.
+
+    `portfolio` is that of `account`, `others` are those of the other accounts that bots trade for.
+    """
 
     account: str
     candles: int
@@ -69,11 +72,11 @@ class ReplayResult:
     state_hash: str
     seconds: float
     warnings: tuple[str, ...] = ()
+    others: tuple[Portfolio, ...] = ()
 
     def to_wire(self) -> dict[str, Any]:
         """The JSON of `fillbook replay --json`."""
-        totals = self.portfolio.to_wire()
-        wanted = ("cash", "market_value", "equity", "realized_pnl", "unrealized_pnl", "fees")
+        totals = _totals_wire(self.portfolio)
         return {
             "account": self.account,
             "candles": self.candles,
@@ -81,8 +84,8 @@ class ReplayResult:
             "orders": self.orders,
             "refused": self.refused,
             "fills": self.fills,
-            **{key: totals[key] for key in wanted},
-            "positions": totals["positions"],
+            **totals,
+            "accounts": [{"account": one.account, **_totals_wire(one)} for one in (self.portfolio, *self.others)],
             "trades": [_trade_wire(trade, realized) for trade, realized in self.trades],
             "state_hash": self.state_hash,
             "seconds": round(self.seconds, 6),
@@ -91,8 +94,15 @@ class ReplayResult:
         }
 
 
+def _totals_wire(portfolio: Portfolio) -> dict[str, Any]:
+    found = portfolio.to_wire()
+    wanted = ("cash", "market_value", "equity", "realized_pnl", "unrealized_pnl", "fees", "positions")
+    return {key: found[key] for key in wanted}
+
+
 def _trade_wire(trade: Trade, realized: Decimal | None) -> dict[str, Any]:
     return {
+        "account": trade.account,
         "executed_at": time_text(trade.executed_at),
         "symbol": trade.symbol,
         "side": str(trade.side),
@@ -204,13 +214,16 @@ class Replay:
     def _prepare(self, connection: Connection) -> dict[str, datetime]:
         seed_catalogue(connection)
         after = open_books_to(connection, self._feed, self._clock)
-        ensure_account(
-            connection,
-            first_account(self._settings),
-            opening_deposit(self._settings, self._cash, self._clock),
-            self._clock.recorded_now(),
-        )
+        first = first_account(self._settings)
+        opening = opening_deposit(self._settings, self._cash, self._clock)
+        for name in dict.fromkeys([first.name, *self._accounts()]):
+            mine = None if opening is None else replace(opening, account=name)
+            ensure_account(connection, replace(first, name=name), mine, self._clock.recorded_now())
         return after
+
+    def _accounts(self) -> list[str]:
+        """The accounts that bots trade for; a replay opens each like the first one, with as much cash."""
+        return sorted({bot.account for bot in self._bots})
 
     # ---- what passes by -------------------------------------------------------------------------------
 
@@ -239,8 +252,10 @@ class Replay:
 
     async def _result(self, seconds: float) -> ReplayResult:
         assert self._core.portfolio is not None
-        account = self._settings.account.name
+        usual, names = self._settings.account.name, self._accounts()
+        account = usual if usual in names or not names else names[0]
         portfolio = self._core.portfolio.portfolio(account)
+        others = tuple(self._core.portfolio.portfolio(name) for name in names if name != account)
         placed = await self._writer.submit(orders.orders)
         return ReplayResult(
             account=account,
@@ -251,9 +266,10 @@ class Replay:
             fills=len(self._trades),
             portfolio=portfolio,
             trades=tuple(self._trades),
-            state_hash=state_hash(portfolio, [trade for trade, _ in self._trades], placed),
+            state_hash=state_hash((portfolio, *others), [trade for trade, _ in self._trades], placed),
             seconds=seconds,
             warnings=tuple(self._warnings()),
+            others=others,
         )
 
     def _warnings(self) -> Iterator[str]:
@@ -274,7 +290,7 @@ def saw_no_candle(bot: BotFile, timeframes: Mapping[str, str]) -> str | None:
     return f"bot {bot.name} saw no candle: it wants {bot.timeframe}, the candles of {bot.symbol} are {timeframe}"
 
 
-def state_hash(portfolio: Portfolio, trades: Sequence[Trade], placed: Sequence[Order]) -> str:
+def state_hash(portfolios: Sequence[Portfolio], trades: Sequence[Trade], placed: Sequence[Order]) -> str:
     """SHA-256 of the books: trades, orders, open lots and totals; no ids, no recorded_at, no timings."""
     digest = hashlib.sha256()
 
@@ -296,9 +312,10 @@ def state_hash(portfolio: Portfolio, trades: Sequence[Trade], placed: Sequence[O
         )
     for order in sorted(placed, key=lambda o: (o.created_at, o.request_id)):
         add("order", order.account, order.symbol, order.side, order.status, order.triggered_by, order.request_id)
-    for position in portfolio.positions:
-        add("position", position.symbol, plain(position.quantity), plain(position.cost_basis))
-        for lot in position.open_lots:
-            add("lot", plain(lot.quantity), plain(lot.cost_basis), time_text(lot.acquired_at))
-    add("cash", portfolio.account, plain(portfolio.cash), plain(portfolio.realized_pnl), plain(portfolio.fees))
+    for portfolio in portfolios:
+        for position in portfolio.positions:
+            add("position", position.symbol, plain(position.quantity), plain(position.cost_basis))
+            for lot in position.open_lots:
+                add("lot", plain(lot.quantity), plain(lot.cost_basis), time_text(lot.acquired_at))
+        add("cash", portfolio.account, plain(portfolio.cash), plain(portfolio.realized_pnl), plain(portfolio.fees))
     return digest.hexdigest()

@@ -6,7 +6,7 @@ For a fill to be known at the close of the candle that made it, `on_facts` comes
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial, wraps
 from itertools import chain
@@ -145,8 +145,24 @@ class SignalsService:
             usual = runner.timeframe or _newest(latest, runner.file.symbol)
             if usual is not None:
                 outputs += await self._warm([runner], usual)
+        outputs += await self._homeless(self._runners.values())
         gone = [BotRemoved(name) for name in rows if name not in self._runners]
         return [*outputs, *gone, *self.states()]
+
+    async def _homeless(self, runners: Iterable[BotRunner]) -> list[AlertRaised]:
+        """Bots whose account does not exist: they advise, and each of their requests will be refused."""
+        accounts = await self._reader.read(ledger.accounts)
+        return [
+            AlertRaised(
+                Severity.HIGH,
+                "unknown_account",
+                f"bot {runner.file.name} trades for account {runner.file.account}, which does not exist: open it with"
+                f" `fillbook account add {runner.file.account}`, or name one of: {', '.join(sorted(accounts))}",
+                about={"bot": runner.file.name, "account": runner.file.account},
+            )
+            for runner in runners
+            if runner.file.account not in accounts
+        ]
 
     async def _when_free(self, call: Awaitable[T]) -> T:
         async with self._turn:
@@ -297,6 +313,7 @@ class SignalsService:
         self.holdings.learn(instruments)
         old = self._runners.get(file.name)
         new = BotRunner(file, self.holdings, self._costs, self._clock.now(), self._limits)
+        homeless = await self._homeless([new])
         if old is not None:
             new.take_over(old)
         elif (row := rows.get(file.name)) is not None:
@@ -320,7 +337,7 @@ class SignalsService:
             raise
         if old is not None:
             old.close()
-        return [*outputs, new.state()]
+        return [*outputs, *homeless, new.state()]
 
     @_in_turn
     async def remove_bot(self, name: str) -> list[Output]:

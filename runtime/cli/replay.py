@@ -130,7 +130,6 @@ class Bar:
 def _show(result: "ReplayResult") -> None:
     from runtime.cli.output import amounts, moment, money, number, pairs, price, show, show_table, signed
 
-    portfolio = result.portfolio
     show_table(
         ["time", "side", ">quantity", "symbol", ">price", ">fee", ">realized P&L", "by"],
         [
@@ -159,14 +158,17 @@ def _show(result: "ReplayResult") -> None:
             ("state hash", result.state_hash),
         ]
     )
-    show()
-    amounts(
-        [
-            (f"cash, {portfolio.currency}", money(portfolio.cash)),
-            ("market value", money(portfolio.market_value)),
-            ("equity", money(portfolio.equity)),
-            ("realized P&L", signed(portfolio.realized_pnl)),
-            ("unrealized P&L", signed(portfolio.unrealized_pnl)),
-            ("fees", money(portfolio.fees)),
-        ]
-    )
+    for portfolio in (result.portfolio, *result.others):
+        show()
+        if result.others:
+            show(f"account {portfolio.account}")
+        amounts(
+            [
+                (f"cash, {portfolio.currency}", money(portfolio.cash)),
+                ("market value", money(portfolio.market_value)),
+                ("equity", money(portfolio.equity)),
+                ("realized P&L", signed(portfolio.realized_pnl)),
+                ("unrealized P&L", signed(portfolio.unrealized_pnl)),
+                ("fees", money(portfolio.fees)),
+            ]
+        )

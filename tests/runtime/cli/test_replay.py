@@ -31,7 +31,7 @@ def test_replay_prints_the_promised_json_and_twice_the_same_hash(tmp_path: Path)
     assert found["candles"] == 400
     assert found["fills"] == len(found["trades"]) > 2
     assert set(found["trades"][0]) == {
-        "executed_at", "symbol", "side", "quantity", "price", "fee", "triggered_by", "realized_pnl",
+        "account", "executed_at", "symbol", "side", "quantity", "price", "fee", "triggered_by", "realized_pnl",
     }  # fmt: skip
     assert found["trades"][0]["triggered_by"] == "bot:sma-cross"
     spent = sum(
@@ -40,6 +40,28 @@ def test_replay_prints_the_promised_json_and_twice_the_same_hash(tmp_path: Path)
     assert Decimal(found["cash"]) == 1000 - spent - Decimal(found["fees"])
     assert found["state_hash"] == second.json["state_hash"]
     assert found["trades"] == second.json["trades"]
+
+
+def test_bots_of_several_accounts_each_trade_with_the_cash_of_their_own(tmp_path: Path) -> None:
+    file = candle_file(tmp_path / "btc.csv")
+    bots = tmp_path / "bots"
+    bots.mkdir()
+    text = Path(SMA_CROSS).read_text(encoding="utf-8")
+    for name, account in (("mine", "main"), ("yours", "second")):
+        changed = text.replace('name = "sma-cross"', f'name = "{name}"').replace('"main"', f'"{account}"')
+        assert f'account = "{account}"' in changed
+        (bots / f"{name}.toml").write_text(changed, encoding="utf-8")
+    command = ("replay", "--candles", f"BTC-USD={file}", "--cash", "5000", "--json", "--bots")
+    sizes = ("--set", "bots.mine.quantity=0.01", "--set", "bots.yours.quantity=0.02")
+    found = fillbook(*command, bots, *sizes).json
+    assert [one["account"] for one in found["accounts"]] == ["main", "second"]
+    for one, quantity in zip(found["accounts"], ("0.01", "0.02"), strict=True):
+        mine = [trade for trade in found["trades"] if trade["account"] == one["account"]]
+        assert {trade["quantity"] for trade in mine} == {quantity}
+        spent = sum(Decimal(t["quantity"]) * Decimal(t["price"]) * (1 if t["side"] == "BUY" else -1) for t in mine)
+        assert Decimal(one["cash"]) == 5000 - spent - Decimal(one["fees"])
+    alone = fillbook(*command, bots / "mine.toml", *sizes[:2]).json
+    assert alone["accounts"] == found["accounts"][:1]
 
 
 def test_set_reaches_settings_and_bots_before_and_after_the_command(tmp_path: Path) -> None:
