@@ -77,7 +77,7 @@ def _check_names(found: type, params: Mapping[str, Any]) -> None:
     names = [parameter.name for parameter in takes]
     guilty: dict[str, str] = {}
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values()):
-        for name in params.keys() - set(names):
+        for name in (name for name in params if name not in names):
             nearest = get_close_matches(name, names, n=1)
             hint = f"did you mean {nearest[0]}?" if nearest else f"it takes {', '.join(names) or 'none'}"
             guilty[name] = f"a parameter of {found.__name__} ({hint})"
