@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from config.exact import ZERO, floor_to, round_to
+from config.exact import ZERO, floor_to, plain, round_to
 from config.instruments import Instrument
 from execution.model import Candle, Order, OrderStatus, OrderType, Price, Reason, Side, TimeInForce
 from execution.ports import Clock
-from execution.venue import VenueClosed, VenueFill, VenueReport
+from execution.venue import BASE_TOO_SMALL, VenueClosed, VenueFill, VenueReport
 
 BASIS_POINT = Decimal("0.0001")
 PRICE_DECIMALS = 8
@@ -162,6 +162,10 @@ class PaperVenue:
 
     async def _enter(self, resting: _Resting) -> list[VenueReport]:
         order = resting.order
+        if order.limit_price is not None:
+            reason = self._too_small(resting, self._quantity(resting, order.limit_price))
+            if reason is not None:
+                return [VenueClosed(order.id, OrderStatus.REJECTED, reason)]
         reports: list[VenueReport] = []
         if order.decided_at is not None:
             last = self._bars.get(order.symbol)
@@ -223,21 +227,26 @@ class PaperVenue:
         return self._match_limit(resting, candle)
 
     def _match_market(self, resting: _Resting, candle: Candle) -> list[VenueReport]:
-        """At the open, moved by slippage but not out of the bar's range, then by half the spread."""
+        """At the open, moved by slippage but not out of the bar's range, and by half the spread."""
         order = resting.order
         wanted = self._quantity(resting, candle.open)
         price = self._with_costs(order, candle.open, wanted, candle)
         wanted = self._quantity(resting, price)
+        reason = self._too_small(resting, wanted)
+        if reason is not None:
+            return [VenueClosed(order.id, OrderStatus.REJECTED, reason)]
         available = self._available(candle)
         quantity = wanted if available is None else min(wanted, floor_to(available, self._increment(order)))
+        cut = VenueClosed(
+            order.id,
+            OrderStatus.CANCELLED,
+            Reason("volume", "quantity", None, "the rest exceeds the bar's share of volume"),
+        )
         if quantity <= 0:
-            reason = Reason("INVALID_ORDER_SIZE", "quantity", "0", "more than one increment at this price and volume")
-            status = OrderStatus.REJECTED if wanted <= 0 else OrderStatus.CANCELLED
-            return [VenueClosed(order.id, status, reason)]
+            return [cut]
         fill = self._fill(resting, quantity, price, candle.time, self._costs.taker_fee_bps)
         if quantity < wanted:
-            reason = Reason("volume", "quantity", None, "the rest exceeds the bar's share of volume")
-            return [fill, VenueClosed(order.id, OrderStatus.CANCELLED, reason)]
+            return [fill, cut]
         return [fill, VenueClosed(order.id, OrderStatus.FILLED)]
 
     def _match_limit(self, resting: _Resting, candle: Candle) -> list[VenueReport]:
@@ -270,8 +279,8 @@ class PaperVenue:
     def _fill_rest(self, resting: _Resting, price: Decimal, instant: datetime, fee_bps: Decimal) -> list[VenueReport]:
         order = resting.order
         quantity = self._quantity(resting, price)
-        if quantity <= 0:
-            reason = Reason("INVALID_ORDER_SIZE", "quantity", "0", "more than one increment at this price")
+        reason = self._too_small(resting, quantity)
+        if reason is not None:
             return [VenueClosed(order.id, OrderStatus.REJECTED, reason)]
         fill = self._fill(resting, quantity, price, instant, fee_bps)
         return [fill, VenueClosed(order.id, OrderStatus.FILLED)]
@@ -302,12 +311,13 @@ class PaperVenue:
     def _with_costs(
         self, order: Order, reference: Decimal, quantity: Decimal, bar: Candle | None, *, clamp: bool = True
     ) -> Decimal:
-        """The reference price moved against the order by slippage (inside the bar) and half the spread."""
+        """The reference price moved against the order by slippage (inside the bar) and half the spread:
+        reference x (1 +/- (half spread + slippage)), of which only the half spread may leave the bar."""
         sign = order.side.sign
         price = reference * (1 + sign * self._slippage_bps(quantity, bar) * BASIS_POINT)
         if bar is not None and clamp:
             price = min(max(price, bar.low), bar.high)
-        price *= 1 + sign * self._costs.half_spread_bps * BASIS_POINT
+        price += reference * sign * self._costs.half_spread_bps * BASIS_POINT
         return round_to(price, PRICE_DECIMALS) if price != reference else price
 
     def _slippage_bps(self, quantity: Decimal, bar: Candle | None) -> Decimal:
@@ -330,6 +340,20 @@ class PaperVenue:
         fee = self._costs.taker_fee_bps * BASIS_POINT
         whole = floor_to(order.notional / (1 + fee) / (order.limit_price or price), self._increment(order))
         return whole - resting.filled
+
+    def _too_small(self, resting: _Resting, wanted: Decimal) -> Reason | None:
+        """Why the venue rejects what a notional comes to. A quantity that was asked for was checked before."""
+        order = resting.order
+        if order.notional is None or resting.fills:
+            return None
+        instrument = self._instruments()[order.symbol]
+        least = max(instrument.minimum_quantity, instrument.quantity_increment)
+        if wanted >= least:
+            return None
+        expected = (
+            f"at least {plain(least)}, more than {plain(order.notional)} {instrument.currency} buys at this price"
+        )
+        return Reason(BASE_TOO_SMALL, "quantity", plain(wanted), expected)
 
     def _increment(self, order: Order) -> Decimal:
         return self._instruments()[order.symbol].quantity_increment

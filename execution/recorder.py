@@ -13,7 +13,7 @@ from execution.ledger import LedgerTail, NewTrade
 from execution.model import AccountMode, Fact, Order, OrderStatus, Reason, Side, Source, Trade, trade_cash_effect
 from execution.ports import Clock
 from execution.state import TradingState
-from execution.venue import VenueClosed, VenueFill, VenueReport
+from execution.venue import INSUFFICIENT_FUND, VenueClosed, VenueFill, VenueReport
 
 
 @dataclass(slots=True)
@@ -140,11 +140,11 @@ class Recorder:
             cost = fill.quantity * fill.price + fill.fee
             free = self.state.free_cash(order.account) + (own.cash if own else ZERO)
             if cost > free:
-                return Reason("INSUFFICIENT_FUND", "cash", plain(free), f"at least {plain(cost)} {account.currency}")
+                return Reason(INSUFFICIENT_FUND, "cash", plain(free), f"at least {plain(cost)} {account.currency}")
             return None
         free = self.state.free_quantity(order.account, order.symbol) + (own.quantity if own else ZERO)
         if fill.quantity > free:
-            return Reason("INSUFFICIENT_FUND", "quantity", plain(free), f"at least {plain(fill.quantity)}")
+            return Reason(INSUFFICIENT_FUND, "quantity", plain(free), f"at least {plain(fill.quantity)}")
         return None
 
 

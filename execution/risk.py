@@ -20,15 +20,12 @@ from execution.model import (
     TimeInForce,
 )
 from execution.state import TradingState
+from execution.venue import BASE_TOO_SMALL, QUOTE_TOO_SMALL
 
 LONGEST_EXPIRY_SECONDS = 31_536_000
 """A year: an order that is to stay longer names no expiry at all."""
 
 _PERCENT = Decimal("0.01")
-
-QUOTE_TOO_SMALL = "PREVIEW_INVALID_QUOTE_SIZE_TOO_SMALL"
-BASE_TOO_SMALL = "PREVIEW_INVALID_BASE_SIZE_TOO_SMALL"
-"""Coinbase's names for what is below its minimum."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,11 @@ from typing import Protocol, TypeAlias
 
 from execution.model import Order, OrderStatus, Reason
 
+INSUFFICIENT_FUND = "INSUFFICIENT_FUND"
+QUOTE_TOO_SMALL = "PREVIEW_INVALID_QUOTE_SIZE_TOO_SMALL"
+BASE_TOO_SMALL = "PREVIEW_INVALID_BASE_SIZE_TOO_SMALL"
+"""Refusals under the names that Coinbase gives them."""
+
 
 @dataclass(frozen=True, slots=True)
 class VenueFill:

@@ -20,7 +20,7 @@ ETH = "ETH-USD"
 
 
 async def opened(build: Callable[..., House], **limits: Any) -> House:
-    house = build(limits=RiskLimits(**{name: Decimal(value) for name, value in limits.items()}))
+    house = build(limits=RiskLimits(**{name: Decimal(value) for name, value in limits.items()}))  # type: ignore[arg-type]  # each is a Decimal
     await house.open()
     return house
 

@@ -73,8 +73,13 @@ class TestMarketOrders:
 
     async def test_slippage_stays_inside_the_bar_but_half_the_spread_does_not(self, exchange: Opener) -> None:
         house = await exchange(slippage_bps="1000", slippage_cap_bps="1000", half_spread_bps="10")
-        # 10 % of slippage would give 110; the bar's high is 101; then 10 bp of spread
-        assert await market(house, BUY, bar(1, "100", "101", volume="2"), quantity="2") == ("filled", "2", "101.101")
+        # 10 % of slippage would give 110; the bar's high is 101; then 10 bp of the open for the spread
+        assert await market(house, BUY, bar(1, "100", "101", volume="2"), quantity="2") == ("filled", "2", "101.1")
+
+    async def test_spread_and_slippage_are_added_up(self, exchange: Opener) -> None:
+        house = await exchange(slippage_bps="1000", slippage_cap_bps="1000", half_spread_bps="500")
+        # 100 x (1 + (0.05 + 0.10)), not 100 x 1.05 x 1.10
+        assert await market(house, BUY, bar(1, "100", "120", volume="2"), quantity="2") == ("filled", "2", "115")
 
     async def test_a_sell_slips_downwards_and_not_below_the_low(self, exchange: Opener) -> None:
         house = await exchange(slippage_bps="1000", slippage_cap_bps="1000")
@@ -128,9 +133,23 @@ class TestMarketOrders:
         await house.candle(bar(0, "100", symbol="LOT"))
         await house.ask(house.order(BUY, notional="40", symbol="LOT", decided=1, triggered_by="bot:a"))
         (answer,) = answers(await house.candle(bar(1, "100", symbol="LOT")))
-        assert (answer.status, reason(answer).code) == ("rejected", "INVALID_ORDER_SIZE")
+        expected = "at least 2, more than 40 USD buys at this price"
+        refusal = Reason("PREVIEW_INVALID_BASE_SIZE_TOO_SMALL", "quantity", "0", expected)
+        assert (answer.status, answer.reason) == ("rejected", refusal)
         at_once = await house.buy(notional="40", symbol="LOT")
-        assert (at_once.status, reason(at_once).code) == ("rejected", "INVALID_ORDER_SIZE")
+        assert (at_once.status, at_once.reason) == ("rejected", refusal)
+
+    @pytest.mark.parametrize("wish", [{}, {"limit": "100"}, {"decided": 1, "limit": "100"}])
+    async def test_a_notional_below_the_minimum_quantity_is_rejected_with_the_venues_name(
+        self, exchange: Opener, wish: dict[str, object]
+    ) -> None:
+        house = await exchange()
+        await house.candle(bar(0, "100", symbol="LOT"))
+        answer = await house.buy(notional="199", symbol="LOT", **wish)  # type: ignore[arg-type]  # parts of an order
+        expected = "at least 2, more than 199 USD buys at this price"
+        refusal = Reason("PREVIEW_INVALID_BASE_SIZE_TOO_SMALL", "quantity", "1.5", expected)
+        assert (answer.status, answer.reason) == ("rejected", refusal)
+        assert (await house.buy(notional="200", symbol="LOT", **wish)).status != "rejected"  # type: ignore[arg-type]
 
 
 class TestVolume:
@@ -259,8 +278,8 @@ class TestLastPrices:
         house = await exchange(slippage_bps="50", slippage_cap_bps="500", half_spread_bps="10")
         await house.price("200", 2)
         answer = await house.buy("20")
-        # 50 bp x 20 / 1000 of the last bar's volume = 1 bp: 200.02, then 10 bp of spread
-        assert answer.trades[0].price == Decimal("200.22002")
+        # 50 bp x 20 / 1000 of the last bar's volume = 1 bp, and 10 bp of spread
+        assert answer.trades[0].price == Decimal("200.22")
         assert answer.trades[0].executed_at == at(2)
 
     async def test_a_resting_limit_fills_at_its_limit_as_a_maker(self, exchange: Opener) -> None:
