@@ -54,7 +54,7 @@ def placeholders(sql: str, connection: Connection) -> str:
     return sql if connection.dialect.name == "sqlite" else sql.replace("%", "%%").replace("?", "%s")
 
 
-def _failure(connection: Connection, sql: str, error: Exception) -> BaseException:
+def failure(connection: Connection, sql: str, error: Exception) -> BaseException:
     """A driver's error as SQLAlchemy would have raised it, so that callers know one kind."""
     dialect = connection.dialect
     return DBAPIError.instance(sql, None, error, dialect.loaded_dbapi.Error, dialect=dialect)
@@ -66,7 +66,7 @@ def execute(connection: Connection, sql: str, parameters: Sequence[Any] = ()) ->
     try:
         cursor.execute(placeholders(sql, connection), parameters)
     except connection.dialect.loaded_dbapi.Error as error:
-        raise _failure(connection, sql, error) from error
+        raise failure(connection, sql, error) from error
     return cursor
 
 
@@ -107,7 +107,7 @@ class Insert:
             else:
                 cursor.executemany(sql, converted)
         except connection.dialect.loaded_dbapi.Error as error:
-            raise _failure(connection, sql, error) from error
+            raise failure(connection, sql, error) from error
 
 
 class Select:

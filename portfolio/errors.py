@@ -19,3 +19,7 @@ class UnknownAccount(PortfolioError):
 
 class CheckpointDamaged(PortfolioError):
     """A stored checkpoint cannot be used; a full recomputation replaces it."""
+
+
+class UnknownReview(PortfolioError, KeyError):
+    """The review queue has no such open entry."""

@@ -77,11 +77,13 @@ def units_of_text(text: str) -> int:
 
 def text_of_units(units: int, digits: int) -> str:
     """The plain text of `units` of 10^-digits: what `plain` makes of the Decimal."""
-    sign, size = ("-", -units) if units < 0 else ("", units)
-    whole, part = divmod(size, _POWERS[digits])
-    if not part:
-        return f"{sign}{whole}"
-    return f"{sign}{whole}." + f"{part:0{digits}d}".rstrip("0")
+    if units < 0:
+        return "-" + text_of_units(-units, digits)
+    text = str(units)
+    if len(text) <= digits:
+        text = text.zfill(digits + 1)
+    part = text[-digits:].rstrip("0")
+    return f"{text[:-digits]}.{part}" if part else text[:-digits]
 
 
 class Fill(NamedTuple):
@@ -142,7 +144,7 @@ class Allocation(NamedTuple):
     """A piece of a sell matched with a piece of a buy, or with nothing (`buy_trade` None, P&L unknown).
 
     Raw integers, because a fill makes one in a microsecond; the properties give Decimals. For a short lot
-    the sell came first: `opened_at` is then the sell's time and `closed_at` the buy's.
+    the sell came first (`closed_by_buy`): `opened_at` is then the sell's time and `closed_at` the buy's.
     cost_basis = quantity x buy_price + buy_fee; net_proceeds = quantity x sell_price - sell_fee;
     pnl = net_proceeds - cost_basis.
     """
@@ -160,6 +162,7 @@ class Allocation(NamedTuple):
     pnl_units: int | None
     opened_at: datetime | None
     closed_at: datetime
+    closed_by_buy: bool = False
 
     @property
     def quantity(self) -> Decimal:
@@ -429,7 +432,7 @@ class LotEngine:
             self._cost -= cost
             columns: tuple[Any, ...] = (
                 trade_id, lot.trade_id, piece, price, lot.price, cost, lot_fee, value, fill_fee, net, net - cost,
-                lot.opened_at, at,
+                lot.opened_at, at, False,
             )  # fmt: skip
         else:
             cost = value + fill_fee
@@ -437,7 +440,7 @@ class LotEngine:
             self._cost += net
             columns = (
                 lot.trade_id, trade_id, piece, lot.price, price, cost, fill_fee, lot_value, lot_fee, net, net - cost,
-                lot.opened_at, at,
+                lot.opened_at, at, True,
             )  # fmt: skip
         return _new(Allocation, columns)
 

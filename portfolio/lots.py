@@ -208,7 +208,7 @@ class AverageEngine(LotEngine):
         # The pool holds net proceeds: of these sells neither price nor fee is shown apart.
         return Allocation(
             lot.trade_id, trade_id, piece, lot.price, price, cost, fill_fee, share, 0, share, share - cost,
-            lot.opened_at, at,
+            lot.opened_at, at, True,
         )  # fmt: skip
 
 

@@ -84,7 +84,6 @@ fifo_allocations = Table(
     Column("batch_id", Text, nullable=False),
     CheckConstraint("to_version IS NULL OR to_version >= from_version", name="versions"),
     Index("ix_fifo_allocations_scope", "account", "symbol", "method", "closed_at"),
-    Index("ix_fifo_allocations_sell_trade", "sell_trade"),
     Index(
         "ix_fifo_allocations_unmatched",
         "account",

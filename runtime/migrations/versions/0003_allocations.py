@@ -52,7 +52,6 @@ CREATE TABLE fifo_allocations (
 )
  STRICT""",
     """CREATE INDEX ix_fifo_allocations_scope ON fifo_allocations (account, symbol, method, closed_at)""",
-    """CREATE INDEX ix_fifo_allocations_sell_trade ON fifo_allocations (sell_trade)""",
     """CREATE INDEX ix_fifo_allocations_unmatched ON fifo_allocations (account, symbol) WHERE buy_trade IS NULL""",
     """\
 CREATE TABLE fifo_computation_log (
