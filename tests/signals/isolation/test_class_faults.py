@@ -8,11 +8,12 @@ import pytest
 
 from config.toml_errors import ConfigurationInvalid
 from signals.bot_file import BotFile
+from signals.bot_schema import bot_file_schema
 from signals.classes import build_bot
 from signals.custom_file import CustomFile
 from signals.errors import SignalsError
 from signals.isolation.limits import BotLimits
-from signals.loading import bot_file_schema, load_bots
+from signals.loading import load_bots
 from tests.signals.isolation.bots import FLAT, PATIENT, bar, write_bot
 
 FILE = 'name = "own"\nsymbol = "BTC-USD"\nclass = "{}"\n'
