@@ -6,18 +6,21 @@ Used by commands. The sessions are clean ones: the broker forgets a command as s
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from config.settings import Settings
 from runtime.bus import Bus, BusUnavailable, Incoming
 from runtime.errors import Unreachable
+from runtime.messages import BotAction
 from runtime.mqtt import MqttBus, MqttOptions
 from runtime.rundir import DaemonInfo
 from runtime.topics import Command, Topics
 from runtime.wire import encode
+
+B = TypeVar("B", bound=Bus)
 
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where the daemon listens, not we
 _REPEAT_SECONDS = 2.0
@@ -55,7 +58,13 @@ def address_of(settings: Settings, daemon: DaemonInfo | None) -> Address | None:
 @asynccontextmanager
 async def connected(address: Address, subscriptions: Sequence[str], *, timeout: float) -> AsyncIterator[MqttBus]:
     """A connection for one command. Raises BusUnavailable after `timeout` seconds without a broker."""
-    bus = MqttBus(
+    async with attached(client_bus(address, subscriptions, timeout=timeout), timeout=timeout) as bus:
+        yield bus
+
+
+def client_bus(address: Address, subscriptions: Sequence[str], *, timeout: float = 5.0) -> MqttBus:
+    """A bus of a person's own, not started yet. It connects again by itself for as long as it runs."""
+    return MqttBus(
         MqttOptions(
             host=address.host,
             port=address.port,
@@ -68,6 +77,11 @@ async def connected(address: Address, subscriptions: Sequence[str], *, timeout: 
         ),
         subscriptions,
     )
+
+
+@asynccontextmanager
+async def attached(bus: B, *, timeout: float) -> AsyncIterator[B]:
+    """Start a bus, and stop it at the end. Raises BusUnavailable after `timeout` seconds without a broker."""
     await bus.start()
     try:
         await bus.wait_connected(timeout)
@@ -128,6 +142,37 @@ async def exchange(
     raise NoAnswer(f"no answer within {timeout:g} s")
 
 
+WANTED_STATUS = {BotAction.START: "RUNNING", BotAction.STOP: "STOPPED"}
+"""What a bot is to become; an evaluation is seen by its recommendation."""
+
+
+def bot_filters(topics: Topics, name: str, action: BotAction) -> list[str]:
+    """What a bus must be subscribed to for `tell_bot`."""
+    return [topics.recommendation(name) if action is BotAction.EVALUATE else topics.bot_state(name)]
+
+
+async def tell_bot(
+    bus: Bus, topics: Topics, name: str, action: BotAction, *, timeout: float
+) -> dict[str, Any] | None:
+    """Start, stop or evaluate a bot; its state or recommendation that shows it, else the last one heard.
+
+    None when nothing was heard within `timeout` seconds. Raises BusUnavailable.
+    """
+    await bus.publish(topics.bot_set(name), action.encode())
+    wanted = WANTED_STATUS.get(action)
+    heard: dict[str, Any] | None = None
+    messages = bus.messages()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout):
+            while heard is None or (wanted is not None and heard.get("status") != wanted):
+                incoming = await anext(messages)
+                incoming.ack()
+                with suppress(ValueError):
+                    found = json.loads(incoming.payload)
+                    heard = found if isinstance(found, dict) else heard
+    return heard
+
+
 class _Answers:
     """The responses on a bus, one at a time and with a time limit; a timeout loses none."""
 
@@ -184,13 +229,27 @@ async def overheard(
 ) -> dict[str, Any]:
     """The last JSON message on each topic, retained or heard within `seconds`. Raises BusUnavailable."""
     found: dict[str, Any] = {}
+    await overheard_by(address, filters, lambda incoming: _keep(incoming, found), seconds=seconds, timeout=timeout)
+    return found
+
+
+async def overheard_by(
+    address: Address,
+    filters: Sequence[str],
+    hear: Callable[[Incoming], None],
+    *,
+    seconds: float,
+    timeout: float = 5.0,
+) -> None:
+    """Hand every message, retained or heard within `seconds`, to `hear`. Raises BusUnavailable."""
     async with connected(address, filters, timeout=timeout) as bus:
         messages = bus.messages()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while True:
-                    _keep(await anext(messages), found)
-    return found
+                    incoming = await anext(messages)
+                    incoming.ack()
+                    hear(incoming)
 
 
 def _keep(incoming: Incoming, found: dict[str, Any]) -> None:

@@ -1,0 +1,1 @@
+"""`fillbook watch`: what the bus says, on one screen that renews itself."""
