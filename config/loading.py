@@ -64,6 +64,14 @@ class SettingRow(NamedTuple):
     source: str
 
 
+class SettingChange(NamedTuple):
+    """A setting that differs between two loads; secrets are masked."""
+
+    key: str
+    old: str
+    new: str
+
+
 @dataclass(slots=True)
 class _Layer:
     """What one source says: nested data, and what a person calls each of its values."""
@@ -163,6 +171,16 @@ def effective_rows(loaded: LoadedSettings) -> list[SettingRow]:
         SettingRow(key_text(path), shown_value(value), loaded.sources.get(key_text(path), DEFAULT))
         for path, value in _leaves(loaded.settings)
     ]
+
+
+def setting_changes(before: LoadedSettings, after: LoadedSettings) -> tuple[SettingChange, ...]:
+    """What differs, in the order of default.toml. A secret that changed shows as *** -> ***."""
+    pairs = zip(_leaves(before.settings), _leaves(after.settings), strict=True)
+    return tuple(
+        SettingChange(key_text(path), shown_value(old), shown_value(new))
+        for (path, old), (_, new) in pairs
+        if old != new
+    )
 
 
 def shown_value(value: object) -> str:

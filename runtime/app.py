@@ -58,6 +58,7 @@ from runtime.jsondoc import Limits
 from runtime.locks import RoleLocks, holder_text
 from runtime.mqtt import MqttBus
 from runtime.publisher import Announcer, Outgoing, Publisher
+from runtime.reload import Reloader, Sources, make_reloader
 from runtime.rundir import DaemonInfo, remove_daemon_file, write_daemon_file
 from runtime.topics import Topics
 from signals.bot_file import BotFile
@@ -83,7 +84,8 @@ class Started:
 
 
 class Daemon:
-    """One process with the services of `roles`. `observe` is shown everything that is published."""
+    """One process with the services of `roles`. `observe` is shown everything that is published. `sources`:
+    where `bots` and `settings` are from; their changes are then followed."""
 
     def __init__(
         self,
@@ -92,9 +94,13 @@ class Daemon:
         *,
         roles: tuple[str, ...] = ROLES,
         observe: Callable[[object], None] | None = None,
+        sources: Sources | None = None,
     ) -> None:
         self._settings = settings
         self._bots = bots
+        self._sources = sources or Sources()
+        self._had_terminal = _has_terminal()
+        self._reloader: Reloader | None = None
         self._roles = roles
         self._observe = observe or (lambda _message: None)
         self._topics = Topics(settings.base_topic)
@@ -156,6 +162,14 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+
+    def _on_hangup(self) -> None:
+        """Look at the files again; but whoever closes the terminal means an end, not that."""
+        if self._had_terminal and not _has_terminal():
+            self.stop()
+        elif self._reloader is not None:
+            self._reloader.check_soon()
 
     # ---- start ----------------------------------------------------------------------------------------
 
@@ -309,6 +323,7 @@ class Daemon:
             intake.run(),
             self._tick(),
             self._publish_state(),
+            self._make_reloader().run(),
         ]
         if self._feed is not None and isinstance(self._clock, FeedClock):
             feeder = Feeder(
@@ -328,6 +343,18 @@ class Daemon:
                 task.cancel()
             await asyncio.gather(stopping, *tasks[1:], return_exceptions=True)
             self._publisher_task = tasks[0]
+
+    def _make_reloader(self) -> Reloader:
+        self._reloader = make_reloader(
+            self._sources,
+            self._settings,
+            running=self._bots,
+            host=self._core.signals,
+            reader=self._reader,
+            publish=self._publish,
+            observe=self._observe,
+        )
+        return self._reloader
 
     async def _play(self, feeder: Feeder) -> None:
         await feeder.run(self._after)
@@ -480,6 +507,13 @@ class Daemon:
         reason = Reason("forged_topic", "topic", violation.topic, "a topic that clients may publish on")
         key = derived_id("letter", violation.topic, violation.client_id, time_text(now))
         return DeadLetter(key, now, violation.topic, b"", 0, reason, retained=False)
+
+
+def _has_terminal() -> bool:
+    try:
+        return os.isatty(2)
+    except OSError:
+        return False
 
 
 def _no_candles(feed: str, now: datetime) -> AlertRaised:

@@ -44,14 +44,14 @@ from portfolio.service import PortfolioService
 from runtime.follower import LedgerFollower
 from signals.bot_file import BotFile
 from signals.isolation.limits import BotLimits
-from signals.model import BotState, Recommendation
+from signals.model import BotRemoved, BotState, Recommendation
 from signals.service import SignalsService
 from signals.stops import OpenCost
 
 log = structlog.get_logger(__name__)
 
 Published: TypeAlias = (
-    "Event | Recommendation | OrderRequest | BotState | AlertRaised | PositionChanged | PortfolioChanged"
+    "Event | Recommendation | OrderRequest | BotState | BotRemoved | AlertRaised | PositionChanged | PortfolioChanged"
 )
 Publish: TypeAlias = Callable[[Published], None]
 """Hands a message to the bus; must not wait."""

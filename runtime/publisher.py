@@ -29,7 +29,7 @@ from runtime import wire
 from runtime.bus import Bus, BusUnavailable
 from runtime.core import Published
 from runtime.topics import Topics
-from signals.model import BotState, Recommendation
+from signals.model import BotRemoved, BotState, Recommendation
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +63,7 @@ class Publisher:
             AlertRaised: self._alert,
             Recommendation: self._recommendation,
             BotState: self._bot_state,
+            BotRemoved: self._bot_removed,
             OrderRequest: self._request,
             PositionChanged: self._position,
             PortfolioChanged: self._portfolio,
@@ -166,6 +167,10 @@ class Publisher:
 
     def _bot_state(self, message: BotState) -> Outgoing:
         return Outgoing(self._topics.bot_state(message.bot), wire.encode(wire.bot_state_wire(message)), retain=True)
+
+    def _bot_removed(self, message: BotRemoved) -> Outgoing:
+        # Kept, unlike a state: nothing is published anew of a bot that is no more.
+        return Outgoing(self._topics.bot_state(message.bot), b"", retain=True, keep=True)
 
     def _request(self, message: OrderRequest) -> Outgoing:
         bot = message.triggered_by.partition(":")[2]

@@ -257,6 +257,7 @@ def bot_state_wire(state: BotState) -> Wire:
         "account": state.account,
         "since": time_text(state.since),
         "last_error": state.last_error,
+        "file_error": state.file_error,
         "last_recommendation": None if advice is None else recommendation_wire(advice),
         "stops": None if state.stops is None else _stops_wire(state.stops),
     }

@@ -6,7 +6,7 @@ For a fill to be known at the close of the candle that made it, `on_facts` comes
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial, wraps
 from itertools import chain
@@ -56,13 +56,13 @@ T = TypeVar("T")
 
 
 def _in_turn(
-    method: "Callable[Concatenate[SignalsService, P], Awaitable[T]]",
-) -> "Callable[Concatenate[SignalsService, P], Awaitable[T]]":
+    method: "Callable[Concatenate[SignalsService, P], Coroutine[Any, Any, T]]",
+) -> "Callable[Concatenate[SignalsService, P], Coroutine[Any, Any, T]]":
     """One call at a time, each to its end: while a candle waits for its commit nobody may start, stop or
     replace a bot, since the history it would be warmed with lacks that candle. (Replay has one caller.)"""
 
     @wraps(method)
-    def in_turn(service: "SignalsService", *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+    def in_turn(service: "SignalsService", /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         call = method(service, *args, **kwargs)
         return service._when_free(call) if service._at_once else call
 
@@ -164,7 +164,7 @@ class SignalsService:
             if runner.file.account not in accounts
         ]
 
-    async def _when_free(self, call: Awaitable[T]) -> T:
+    async def _when_free(self, call: Coroutine[Any, Any, T]) -> T:
         async with self._turn:
             return await call
 

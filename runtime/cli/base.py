@@ -77,6 +77,10 @@ class Place:
     @cached_property
     def loaded(self) -> "LoadedSettings":
         """The settings. Raises ConfigurationInvalid."""
+        return self.load()
+
+    def load(self) -> "LoadedSettings":
+        """The settings as they are on disk now, from the same sources. Raises ConfigurationInvalid."""
         from config.loading import load_settings
 
         data_dir = [] if self.data_dir is None else [f"data_dir={self.data_dir}"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from runtime.cli.base import Place, command
-from runtime.cli.inputs import BotsOption, CandlesOption, candle_paths, gather, invalid_input
+from runtime.cli.inputs import BotsOption, CandlesOption, Inputs, candle_paths, gather, invalid_input
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -48,7 +48,8 @@ def run(
             raise typer.BadParameter(f"one of {', '.join(ROLES)}, not {role!r}", param_hint="--only")
     place.implied = (*_feed_of(candles), *(() if speed is None else (f"feed.speed={speed}",)))
     inputs = gather(place, bots, candles or ())
-    _serve(place.settings, inputs.bots, roles=tuple(role for role in ROLES if not only or role in only))
+    roles = tuple(role for role in ROLES if not only or role in only)
+    _serve(place, place.settings, inputs, roles=roles)
 
 
 def demo(
@@ -83,7 +84,7 @@ def demo(
         symbol=_example_symbol(inputs.bots),
         hint=place.option_text,
     )
-    _serve(settings, inputs.bots, observe=view.observe)
+    _serve(place, settings, inputs, observe=view.observe)
     view.goodbye()
 
 
@@ -120,8 +121,9 @@ def _example_symbol(bots: Sequence["BotFile"]) -> str:
 
 
 def _serve(
+    place: Place,
     settings: "Settings",
-    bots: Sequence["BotFile"],
+    inputs: Inputs,
     *,
     roles: tuple[str, ...] | None = None,
     observe: Callable[[object], None] | None = None,
@@ -132,9 +134,11 @@ def _serve(
 
     from runtime.app import Daemon
     from runtime.log import configure_logging
+    from runtime.reload import Sources
 
     configure_logging(settings.log)
     chosen: dict[str, Any] = {} if roles is None else {"roles": roles}
-    daemon = Daemon(settings, bots, observe=observe, **chosen)
+    sources = Sources(inputs.bot_paths, place.loaded.bot_overrides, place.loaded, place.load)
+    daemon = Daemon(settings, inputs.bots, observe=observe, sources=sources, **chosen)
     with suppress(KeyboardInterrupt):  # before the daemon listens to signals itself
         asyncio.run(daemon.run())

@@ -30,6 +30,7 @@ class Inputs:
     """Checked: nothing here has a fault."""
 
     bots: tuple["BotFile", ...]
+    bot_paths: tuple[Path, ...]
     files: tuple["CandleFile", ...]
     summaries: tuple["CandleFileSummary", ...]
 
@@ -67,7 +68,8 @@ def gather(place: Place, bot_paths: Sequence[Path] | None, given: Sequence[str])
     opened, summaries = _open_files(files, faults)
     if faults:
         raise invalid_input(faults)
-    return Inputs(tuple(bots), tuple(opened), tuple(summaries))
+    paths = bot_paths or [place.settings.bots_folder]
+    return Inputs(tuple(bots), tuple(paths), tuple(opened), tuple(summaries))
 
 
 def invalid_input(faults: Sequence[str]) -> CommandFailed:

@@ -13,6 +13,7 @@ from config.exact import ZERO
 from execution.model import AlertRaised, CashFlow, OrderChanged, Responded, ResponseStatus, Severity, Side, Trade
 from portfolio.position import Portfolio, PortfolioChanged
 from runtime.app import Started
+from runtime.bot_reload import BotChanged
 from runtime.cli import output
 from signals.model import BotState, BotStatus
 
@@ -50,6 +51,7 @@ class LiveView:
             CashFlow: self._on_flow,
             PortfolioChanged: lambda changed: self._on_portfolio(changed.portfolio),
             BotState: self._on_bot,
+            BotChanged: self._on_bot_changed,
             AlertRaised: self._on_alert,
             OrderChanged: self._on_order,
             Responded: self._on_response,
@@ -161,6 +163,14 @@ class LiveView:
         if state.last_error:
             line.append(f": {state.last_error}")
         self._say(line)
+
+    def _on_bot_changed(self, change: BotChanged) -> None:
+        if change.what == "removed":
+            self._statuses.pop(change.bot, None)
+        style = "yellow" if change.what == "removed" else "cyan"
+        self._say(
+            Text.assemble((f"bot:{change.bot:<14} ", "bold"), (change.what, style), f" by its file {change.file}")
+        )
 
     def _on_alert(self, alert: AlertRaised) -> None:
         style = "bold red" if alert.severity is Severity.HIGH else "yellow"

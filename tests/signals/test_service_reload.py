@@ -14,6 +14,7 @@ from execution.writer import InlineReader
 from signals import runner as runners
 from signals import tables
 from signals.bot import Bar
+from signals.classes import build_bot
 from signals.errors import BotNotTaken, UnknownBot
 from signals.model import BotRemoved, BotState, BotStatus
 from signals.runner import BotRunner
@@ -299,12 +300,12 @@ async def test_another_symbol_is_another_series() -> None:
 async def test_a_bot_that_cannot_be_warmed_leaves_the_old_one_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = await started(bot(SMA))
     await play(stage, DOWN_UP[:8])
-    real = runners.build_bot
+    real = build_bot
 
-    def build(file: Any) -> Any:
+    def build(file: Any, *limits: Any) -> Any:
         if file.quantity == 9:
             raise ValueError("no such thing")
-        return real(file)
+        return real(file, *limits)
 
     monkeypatch.setattr(runners, "build_bot", build)
     with pytest.raises(BotNotTaken, match="ValueError: no such thing"):
