@@ -21,6 +21,7 @@ from execution.model import OrderRequest, Responded, ResponseStatus, Side
 from portfolio.equity import EquityCurve, EquityMeasures
 from portfolio.position import Portfolio
 from portfolio.valuation import RATIO_PLACES
+from runtime.log import configure_logging
 from runtime.parallel import Progress, run_all
 from runtime.replay import Replay, saw_no_candle
 from signals.bot_file import BotFile
@@ -186,6 +187,7 @@ def _run(job: Job, progress: Progress | None) -> CompareRow:
     deaf = [why for bot in contender.bots if (why := saw_no_candle(bot, timeframes)) is not None]
     if not job.files or (deaf and len(deaf) == len(contender.bots)):
         return CompareRow(contender, None, tuple(deaf))
+    configure_logging(job.settings.log)  # this may be a process of its own
     try:
         return asyncio.run(_replay(job, progress))
     finally:

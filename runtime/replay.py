@@ -19,7 +19,7 @@ from config.exact import plain
 from config.settings import Settings
 from config.times import time_text, timeframe_length
 from execution import orders
-from execution.model import Candle, Order, OrderRequest, Reason, Responded, ResponseStatus, Trade
+from execution.model import AlertRaised, Candle, Order, OrderRequest, Reason, Responded, ResponseStatus, Trade
 from execution.service import Envelope
 from execution.tables import json_text
 from execution.writer import InlineReader, InlineWriter
@@ -157,9 +157,11 @@ class Replay:
         self._bus.subscribe(OrderRequest, self._on_request)
         self._bus.tap(Recommendation, self._on_recommendation)
         self._bus.tap(Responded, self._on_response)
+        self._bus.tap(AlertRaised, self._on_alert)
         self._candles = self._recommendations = 0
         self._asking = ""
         self._refusals: dict[tuple[str, str], list[Reason]] = {}
+        self._failed: list[str] = []
         self._trades: list[tuple[Trade, Decimal | None]] = []
 
     async def run(self, progress: Progress | None = None) -> ReplayResult:
@@ -248,6 +250,10 @@ class Replay:
             assert response.reason is not None
             self._refusals.setdefault((self._asking, response.reason.code), []).append(response.reason)
 
+    def _on_alert(self, alert: AlertRaised) -> None:
+        if alert.code == "bot_failed":
+            self._failed.append(f"{alert.message} (its candle closed at {time_text(self._clock.now())})")
+
     # ---- the result -----------------------------------------------------------------------------------
 
     async def _result(self, seconds: float) -> ReplayResult:
@@ -273,6 +279,7 @@ class Replay:
         )
 
     def _warnings(self) -> Iterator[str]:
+        yield from self._failed
         for (tag, _code), reasons in self._refusals.items():
             times = "once" if len(reasons) == 1 else f"{len(reasons)} times"
             yield f"{tag} was refused {times}: {reasons[0]}"

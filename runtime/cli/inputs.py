@@ -41,8 +41,10 @@ def gather(place: Place, bot_paths: Sequence[Path] | None, given: Sequence[str])
     `given` are the `--candles`; without them the settings' candle files are checked. Raises CommandFailed
     (exit code 2) with every fault of all of them, one on a line.
     """
+    from config.settings import LogSettings
     from config.toml_errors import ConfigurationInvalid
     from runtime.core import bot_limits
+    from runtime.log import configure_logging
     from signals.isolation.limits import BotLimits
     from signals.loading import load_bots
 
@@ -59,6 +61,8 @@ def gather(place: Place, bot_paths: Sequence[Path] | None, given: Sequence[str])
     if given:
         files = candle_paths(given, faults)
     bots: list[BotFile] = []
+    # What a bot prints when it is tried, and in replay, is for stderr: stdout is for data.
+    configure_logging(place.settings.log if usable else LogSettings())
     if bot_paths or usable:
         try:
             trial = bot_limits(place.settings) if usable else BotLimits()
