@@ -7,6 +7,7 @@ from signals.weighted_file import WeightedFile
 
 CLASSES: dict[str, type[BotFile]] = {"weighted": WeightedFile, "sma-cross": SmaCrossFile}
 """The value of `class` -> the model of the file. Without `class` a bot is weighted."""
+DEFAULT_CLASS = "weighted"
 
 
 def model_of(kind: object) -> type[BotFile] | None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from config.toml_errors import (
     ConfigurationInvalid,
@@ -16,15 +16,12 @@ from config.toml_errors import (
     key_text,
     value_text,
 )
-from signals.bot_classes import known_classes, model_of
+from signals.bot_classes import DEFAULT_CLASS, known_classes, model_of
 from signals.bot_file import SIZES, BotFile
 from signals.custom_file import CustomFile
 from signals.isolation.limits import BotLimits
 from signals.isolation.trial import class_faults
-from signals.sma_cross_file import SmaCrossFile
-from signals.weighted_file import WeightedFile
 
-DEFAULT_CLASS = "weighted"
 COMMAND_LINE = "--set"
 
 Overrides = Mapping[str, Mapping[str, object]]
@@ -124,12 +121,6 @@ def _trial_faults(
             line = document.line_of(path if path[0] in document.data else ("class",))
             faults.append(Fault(document.name, line, key, shown, expected))
     return faults
-
-
-def bot_file_schema() -> dict[str, Any]:
-    """The JSON Schema of bot files, for editors."""
-    schema = TypeAdapter(WeightedFile | SmaCrossFile | CustomFile).json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Fillbook bot file", **schema}
 
 
 def _files(paths: Sequence[Path], faults: list[Fault]) -> list[Path]:

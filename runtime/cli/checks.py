@@ -1,5 +1,6 @@
 """`verify` and `config check|schema|show`: is everything as it must be?"""
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -145,9 +146,9 @@ def config_schema(
 
         show_json(settings_schema())
     elif what == "bot":
-        from signals.loading import bot_file_schema
+        from signals.bot_schema import bot_file_schema, schema_text
 
-        show_json(bot_file_schema())
+        sys.stdout.write(schema_text(bot_file_schema()))
     else:
         raise typer.BadParameter(f"settings or bot, not {what!r}", param_hint="WHAT")
 

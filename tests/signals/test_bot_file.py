@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from config.toml_errors import ConfigurationInvalid, Fault
+from signals.bot_schema import bot_file_schema
 from signals.classes import build_bot
-from signals.loading import bot_file_schema, load_bots
+from signals.loading import load_bots
 from signals.sma_cross_file import SmaCrossFile
 from signals.weighted_file import WeightedFile
 from tests.signals.stage import SMA, WEIGHTED, bot
