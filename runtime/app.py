@@ -55,6 +55,7 @@ from runtime.errors import RoleTaken
 from runtime.feeding import Feeder, describe, open_books_to, open_feed
 from runtime.intake import Intake
 from runtime.jsondoc import Limits
+from runtime.limits import configured
 from runtime.locks import RoleLocks, holder_text
 from runtime.mqtt import MqttBus
 from runtime.publisher import Announcer, Outgoing, Publisher
@@ -291,6 +292,7 @@ class Daemon:
                 base_topic=settings.base_topic,
                 database_url=settings.resolved_database_url,
                 feed=describe(self._feed),
+                limits=configured(settings),
             ),
         )
 

@@ -42,6 +42,7 @@ from portfolio.books import FillOutcome
 from portfolio.position import PortfolioChanged, PositionChanged
 from portfolio.service import PortfolioService
 from runtime.follower import LedgerFollower
+from runtime.limits import configured, limits_from
 from signals.bot_file import BotFile
 from signals.isolation.limits import BotLimits
 from signals.model import BotRemoved, BotState, Recommendation
@@ -185,18 +186,7 @@ class Core:
 
 def risk_limits(settings: Settings) -> RiskLimits:
     """The limits of execution as configured."""
-    chosen, risk = settings.execution, settings.risk
-    return RiskLimits(
-        maximum_notional=chosen.maximum_notional,
-        stale_price=timedelta(seconds=chosen.stale_price_seconds),
-        request_expiry=timedelta(seconds=chosen.request_expiry_seconds),
-        max_symbol_exposure=risk.max_symbol_exposure,
-        max_total_exposure=risk.max_total_exposure,
-        max_orders_per_minute=risk.max_orders_per_minute,
-        max_daily_loss=risk.max_daily_loss,
-        max_drawdown_pct=risk.max_drawdown_pct,
-        price_collar_pct=risk.price_collar_pct,
-    )
+    return limits_from(configured(settings), timedelta(seconds=settings.execution.request_expiry_seconds))
 
 
 def bot_limits(settings: Settings) -> BotLimits:

@@ -3,8 +3,8 @@
 import contextlib
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ class DaemonInfo:
     base_topic: str
     database_url: str
     feed: str
+    limits: Mapping[str, str] = field(default_factory=dict)
+    """The limits of risk that it runs with, see `runtime.limits.configured`."""
 
     @property
     def database(self) -> Path:
@@ -73,6 +75,7 @@ def read_daemon_file(data_dir: Path) -> DaemonInfo | None:
             base_topic=str(found["base_topic"]),
             database_url=str(found["database_url"]),
             feed=str(found["feed"]),
+            limits={str(name): str(value) for name, value in dict(found.get("limits", {})).items()},
         )
     except (OSError, ValueError, KeyError, TypeError, NotATime):
         return None

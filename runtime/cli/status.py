@@ -1,5 +1,6 @@
 """`status` and `topics`: is it running, and how does one talk to it?"""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy import Connection
+
+    from execution.model import Price
+    from runtime.topics import Topics
 
 PANEL = "Look"
 
@@ -25,20 +29,23 @@ def register(app: typer.Typer) -> None:
 
 
 def status(place: Place) -> None:
-    """Daemon, broker, feed, halts, ledger, last candles, open orders, dead letters."""
+    """Daemon, broker, feed, halts, limits and their use, ledger, last candles, open orders, dead letters."""
     from runtime.cli.output import show_json
     from runtime.clock import WallClock
 
     now = WallClock().now()
-    found = {"daemon": _daemon(place), "database": str(place.database), **place.read(lambda c: _books(c, now))}
+    daemon, prices = _daemon(place)
+    limits = place.read(lambda c: _limits(c, place, now, prices))
+    books = place.read(lambda c: _books(c, now))
+    found = {"daemon": daemon, "database": str(place.database), **books, "limits": limits}
     if place.json:
         show_json(found)
     else:
         _show(found)
 
 
-def _daemon(place: Place) -> dict[str, Any]:
-    """The daemon as its file describes it, and whether its broker answers."""
+def _daemon(place: Place) -> "tuple[dict[str, Any], list[Price]]":
+    """The daemon as its file describes it, whether its broker answers, and the last prices on its bus."""
     import asyncio
 
     from runtime.bus import BusUnavailable
@@ -48,23 +55,55 @@ def _daemon(place: Place) -> dict[str, Any]:
     info = place.daemon
     address = address_of(place.settings, info)
     reachable, services = False, {}
+    prices: list[Price] = []
     if address is not None:
         topics = address.topics
-        filters = [topics.status(), topics.filter(RouteName.SERVICE_STATUS)]
+        filters = [topics.status(), topics.filter(RouteName.SERVICE_STATUS), topics.filter(RouteName.PRICE)]
         try:
             found = asyncio.run(retained(address, filters, timeout=3.0))
             reachable = True
             services = {
                 topic.split("/")[-2]: body.get("state") for topic, body in found.items() if "/service/" in topic
             }
+            prices = _prices(topics, found)
         except BusUnavailable:
             pass
-    return {
+    shown = {
         "running": info is not None,
         **({} if info is None else info.to_wire()),
         "broker_reachable": reachable,
         "services": services,
     }
+    shown.pop("limits", None)  # they have a place of their own
+    return shown, prices
+
+
+def _prices(topics: "Topics", found: dict[str, dict[str, Any]]) -> "list[Price]":
+    """The retained prices that can be understood."""
+    from config.exact import parse_decimal
+    from config.times import parse_time
+    from execution.model import Price
+    from runtime.topics import RouteName
+
+    prices = []
+    for topic, body in found.items():
+        match = topics.parse(topic)
+        if match is None or match.route is not RouteName.PRICE or match.symbol is None:
+            continue
+        with suppress(ValueError, KeyError, TypeError):  # anybody may publish prices
+            prices.append(Price(match.symbol, parse_decimal(body["price"]), parse_time(body["time"])))
+    return prices
+
+
+def _limits(connection: "Connection", place: Place, now: "datetime", prices: "list[Price]") -> dict[str, Any]:
+    """The limits that the daemon runs with; without one, those of the settings."""
+    from runtime.feeding import describe
+    from runtime.limits import configured, limits_wire
+
+    info, feed = place.daemon, place.settings.feed
+    played = bool(feed.candles or feed.synthetic) if info is None else info.feed != describe(None)
+    values = info.limits if info is not None and info.limits else configured(place.settings)
+    return limits_wire(connection, values, now, played=played, prices=prices)
 
 
 def _books(connection: "Connection", now: "datetime") -> dict[str, Any]:
@@ -111,6 +150,7 @@ def _show(found: dict[str, Any]) -> None:
     from rich.text import Text
 
     from config.times import parse_time
+    from runtime.cli.limits import show_limits
     from runtime.cli.output import Cell, age, moment, pairs, price, show, show_table, to_decimal
 
     daemon = found["daemon"]
@@ -138,6 +178,8 @@ def _show(found: dict[str, Any]) -> None:
         rows.append(("HALTED", Text(f"{halt['account']} by {halt['by']} at {halt['at']}{why}", style="bold red")))
     rows.append(("dead letters", f"{found['dead_letters']:,}"))
     pairs(rows)
+    show()
+    show_limits(found["limits"])
     show()
     show_table(
         ["symbol", "timeframe", "last candle", ">close"],
