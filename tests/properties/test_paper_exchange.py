@@ -86,7 +86,7 @@ some_costs = st.sampled_from(
         PaperCosts(),
         PaperCosts(slippage_bps=Decimal(500), slippage_cap_bps=Decimal(900), max_volume_share=Decimal("0.5")),
         PaperCosts(taker_fee_bps=Decimal(900), maker_fee_bps=ZERO, max_volume_share=Decimal("0.01")),
-        PaperCosts(*(ZERO for _ in range(5)), max_volume_share=Decimal(1)),
+        PaperCosts(ZERO, ZERO, ZERO, ZERO, ZERO, Decimal(1)),
     ]
 )
 
