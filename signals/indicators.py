@@ -121,6 +121,11 @@ def silence(activity: Activity, window: int, seed: int, stream: Stream) -> str |
     return warming_up(stream.fed, stream.needed) if stream.fed else None
 
 
+def no_range(activity: Activity) -> str:
+    """Why there is nothing to measure in: the ATR is cold (it is warm after `SEED` candles) or almost 0."""
+    return warming_up(activity.moved, SEED) if activity.moved < SEED else "flat market"
+
+
 def warming_up(have: int, needed: int) -> str:
     """ "warming up (120 of 250 candles)"."""
     return f"warming up ({have} of {needed} candles)"

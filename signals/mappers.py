@@ -8,7 +8,7 @@ from collections import deque
 from math import fsum, isfinite, sqrt, tanh
 from typing import Protocol
 
-from signals.indicators import warming_up
+from signals.indicators import Activity, no_range, warming_up
 from signals.scores import band, clip, per_atr
 
 SPREAD_EPSILON = 1e-12
@@ -26,7 +26,7 @@ class Mapper(Protocol):
         """Forget everything."""
         ...
 
-    def why(self, value: float, atr: float | None) -> str:
+    def why(self, activity: Activity) -> str:
         """Why the last score was None, in a few words."""
         ...
 
@@ -47,7 +47,7 @@ class Band:
     def reopen(self) -> None:
         """Nothing to forget."""
 
-    def why(self, value: float, atr: float | None) -> str:
+    def why(self, activity: Activity) -> str:
         """Never asked."""
         return "no value"
 
@@ -67,9 +67,9 @@ class PerAtr:
     def reopen(self) -> None:
         """Nothing to forget."""
 
-    def why(self, value: float, atr: float | None) -> str:
+    def why(self, activity: Activity) -> str:
         """There is no range to measure in."""
-        return NO_RANGE
+        return no_range(activity)
 
 
 class PriceVs(PerAtr):
@@ -104,10 +104,10 @@ class Slope:
         """Forget the outputs."""
         self._values.clear()
 
-    def why(self, value: float, atr: float | None) -> str:
+    def why(self, activity: Activity) -> str:
         """Too few outputs, or no range."""
         have = len(self._values)
-        return warming_up(have, self._bars + 1) if have <= self._bars else NO_RANGE
+        return warming_up(have, self._bars + 1) if have <= self._bars else no_range(activity)
 
 
 class ZScore:
@@ -140,7 +140,7 @@ class ZScore:
         """Forget the outputs."""
         self._values.clear()
 
-    def why(self, value: float, atr: float | None) -> str:
+    def why(self, activity: Activity) -> str:
         """Too few outputs, or all alike."""
         have = len(self._values)
         return warming_up(have, self._window) if have < self._window else "no spread in its values"
@@ -158,10 +158,6 @@ class Pattern:
     def reopen(self) -> None:
         """Nothing to forget."""
 
-    def why(self, value: float, atr: float | None) -> str:
+    def why(self, activity: Activity) -> str:
         """Never asked."""
         return "no value"
-
-
-NO_RANGE = "flat market"
-"""Why there is no vote in units of the ATR: it is (almost) 0, or not warm itself."""

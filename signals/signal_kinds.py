@@ -7,8 +7,8 @@ from typing import Protocol
 from signals.bot import Floats
 from signals.functions import SERIES
 from signals.guards import Guard
-from signals.indicators import Activity, Stream, number, silence
-from signals.mappers import NO_RANGE, Mapper
+from signals.indicators import Activity, Stream, no_range, number, silence
+from signals.mappers import Mapper
 from signals.scores import after_cross, clip, cross_side, per_atr
 
 NO_NUMBER = "its value is no number"
@@ -26,7 +26,7 @@ class Signal(Protocol):
         """The score after one more candle; None = no vote."""
         ...
 
-    def why(self, atr: float | None, activity: Activity) -> str:
+    def why(self, activity: Activity) -> str:
         """Why the last update gave no vote, in a few words."""
         ...
 
@@ -97,7 +97,7 @@ class FunctionSignal:
             return None
         return score if guard is None or guard.allows() else None
 
-    def why(self, atr: float | None, activity: Activity) -> str:
+    def why(self, activity: Activity) -> str:
         """Why the last update gave no vote."""
         known = silence(activity, self._window, self._seed, self._stream)
         if known is not None:
@@ -106,7 +106,7 @@ class FunctionSignal:
             return NO_NUMBER
         if self._guard is not None and not self._guard.allows():
             return self._guard.why
-        return self._mapper.why(self.value, atr)
+        return self._mapper.why(activity)
 
     def reopen(self) -> None:
         """Forget everything."""
@@ -172,10 +172,10 @@ class CrossSignal:
             return None
         return after_cross(per_atr(difference, atr, self._scale), self._cross, self._age, self._bars, self._strength)
 
-    def why(self, atr: float | None, activity: Activity) -> str:
+    def why(self, activity: Activity) -> str:
         """Why the last update gave no vote."""
         known = silence(activity, self._window, self._seed, self._slow)
-        return known or (NO_NUMBER if self.value is None else NO_RANGE)
+        return known or (NO_NUMBER if self.value is None else no_range(activity))
 
     def reopen(self) -> None:
         """Forget everything."""
@@ -217,9 +217,9 @@ class BollingerSignal:
             return None
         return clip(1 - 2 * share)
 
-    def why(self, atr: float | None, activity: Activity) -> str:
+    def why(self, activity: Activity) -> str:
         """Why the last update gave no vote."""
-        return silence(activity, self._window, self._seed, self._stream) or NO_RANGE
+        return silence(activity, self._window, self._seed, self._stream) or no_range(activity)
 
     def reopen(self) -> None:
         """Forget everything."""
@@ -256,9 +256,9 @@ class DirectionSignal:
             return None
         return clip((plus - minus) / (plus + minus) * min(1.0, adx / self._full))
 
-    def why(self, atr: float | None, activity: Activity) -> str:
+    def why(self, activity: Activity) -> str:
         """Why the last update gave no vote."""
-        return silence(activity, self._window, self._seed, self._adx) or NO_RANGE
+        return silence(activity, self._window, self._seed, self._adx) or no_range(activity)
 
     def reopen(self) -> None:
         """Forget everything."""
@@ -285,9 +285,9 @@ class Inverted:
         score = self._signal.update(floats, atr, activity)
         return None if score is None else -score
 
-    def why(self, atr: float | None, activity: Activity) -> str:
+    def why(self, activity: Activity) -> str:
         """Why the last update gave no vote."""
-        return self._signal.why(atr, activity)
+        return self._signal.why(activity)
 
     def reopen(self) -> None:
         """Forget everything."""

@@ -55,7 +55,7 @@ class Weighted(BaseBot):
         found = []
         for name, signal, weight, how in self._voters:
             score = signal.update(floats, atr, activity)
-            why = None if score is not None else signal.why(atr, activity)
+            why = None if score is not None else signal.why(activity)
             found.append(Part(name, score, weight, signal.value, why, how))
         parts = tuple(found)
         score = combine(parts)

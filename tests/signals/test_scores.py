@@ -1,6 +1,6 @@
 """The formulas, number by number."""
 
-from math import tanh
+from math import nextafter, tanh
 
 import pytest
 
@@ -72,3 +72,40 @@ def test_half_of_the_weight_is_enough() -> None:
 )
 def test_temperature_is_cut_on_the_size_of_the_score(score: float | None, expected: Temperature) -> None:
     assert temperature(score, 0.30, 0.15, 0.05) is expected
+
+
+@pytest.mark.parametrize(
+    ("weights", "score"),
+    [
+        ((0.5, 0.5), 0.5),  # exactly half
+        ((0.5, 0.500001), None),  # a little less
+        ((0.500001, 0.5), 0.5),
+        ((3.0, 3.0), 0.5),  # weights need not add up to 1
+        ((0.0, 0.0), None),
+    ],
+)
+def test_the_voters_need_half_of_the_weight_to_the_last_bit(
+    weights: tuple[float, float], score: float | None
+) -> None:
+    voting, silent = weights
+    assert combine((Part("a", 0.5, voting), Part("b", None, silent))) == score
+
+
+def test_a_score_of_voters_without_weight_is_none() -> None:
+    assert combine((Part("a", 1.0, 0.0), Part("b", 1.0, 0.0))) is None
+    assert combine(()) is None
+
+
+@pytest.mark.parametrize(
+    ("cut", "at", "below"),
+    [
+        (0.30, Temperature.HOT, Temperature.WARM),
+        (0.15, Temperature.WARM, Temperature.COOL),
+        (0.05, Temperature.COOL, Temperature.COLD),
+    ],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_cut_belongs_to_the_warmer_side(cut: float, at: Temperature, below: Temperature, sign: int) -> None:
+    assert temperature(sign * cut, 0.30, 0.15, 0.05) is at
+    assert temperature(sign * nextafter(cut, 0), 0.30, 0.15, 0.05) is below
+    assert temperature(sign * nextafter(cut, 1), 0.30, 0.15, 0.05) is at
