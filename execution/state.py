@@ -5,6 +5,7 @@ that belongs to the write transaction changes only inside works of the writer, a
 transaction is rolled back; last prices are written by the event loop and only read by works.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -170,9 +171,10 @@ class TradingState:
         """What was paid in, less what was paid out."""
         return self._deposited.get(account, ZERO)
 
-    def accepted_after(self, account: str, instant: datetime) -> list[datetime]:
+    def accepted_after(self, account: str, instant: datetime) -> tuple[datetime, ...]:
         """When orders were accepted after an instant, in time order; counted only while a limit asks for it."""
-        return [at for at in self._accepted.get(account, ()) if at > instant]
+        times = self._accepted.get(account, ())
+        return times[bisect_right(times, instant) :]
 
     def marks_of(self, account: str) -> LossMarks | None:
         """What losses are compared with; None before the first measurement."""
@@ -265,7 +267,10 @@ class TradingState:
 
     def counted(self, account: str, at: datetime) -> None:
         """An order was accepted."""
-        self._replace(self._accepted, account, (*self.accepted_after(account, at - RATE_WINDOW), at))
+        recent = self.accepted_after(account, at - RATE_WINDOW)
+        if recent:
+            at = max(at, recent[-1])  # in time order, also when the machine's clock is set back
+        self._replace(self._accepted, account, (*recent, at))
 
     def marked(self, account: str, found: LossMarks | None, at: datetime) -> None:
         """Losses are compared with this from now on; None: with what the next measurement finds."""

@@ -109,7 +109,7 @@ class TestOrderRate:
 
         with pytest.raises(RuntimeError):
             await house.writer.submit(work)
-        assert house.state.accepted_after("main", at(-1)) == []
+        assert house.state.accepted_after("main", at(-1)) == ()
 
 
 class TestPriceCollar:
