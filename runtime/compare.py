@@ -14,16 +14,15 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from config.exact import divide, floor_to, plain
+from config.exact import ZERO, divide, floor_to, plain
 from config.instruments import default_instrument
 from config.settings import Settings
 from execution.model import OrderRequest, Responded, ResponseStatus, Side
 from portfolio.equity import EquityCurve, EquityMeasures
-from portfolio.position import Portfolio
 from portfolio.valuation import RATIO_PLACES
 from runtime.log import configure_logging
 from runtime.parallel import Progress, run_all
-from runtime.replay import Replay, saw_no_candle
+from runtime.replay import Replay, ReplayResult, saw_no_candle
 from signals.bot_file import BotFile
 from signals.feeds.candle_file import CandleFile
 from signals.feeds.merge import FileFeed
@@ -52,11 +51,15 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What a run came to. Money in the account's currency."""
+    """What a run came to, over all of its accounts. Money in their currency; None when a mark is missing."""
 
     candles: int
     fills: int
-    portfolio: Portfolio
+    cash: Decimal
+    equity: Decimal | None
+    realized_pnl: Decimal
+    unrealized_pnl: Decimal | None
+    fees: Decimal
     measures: EquityMeasures
     state_hash: str
     seconds: float
@@ -83,7 +86,7 @@ class CompareRow:
 
 
 def _totals_wire(totals: Totals) -> dict[str, Any]:
-    measures, portfolio = totals.measures, totals.portfolio.to_wire()
+    measures = totals.measures
     return {
         "candles": totals.candles,
         "fills": totals.fills,
@@ -94,7 +97,11 @@ def _totals_wire(totals: Totals) -> dict[str, Any]:
         "max_drawdown_pct": _text(percent(measures.max_drawdown)),
         "time_in_market_pct": _text(percent(measures.time_in_market)),
         "average_exposure_pct": _text(percent(measures.average_exposure)),
-        **{key: portfolio[key] for key in ("fees", "realized_pnl", "unrealized_pnl", "cash", "equity")},
+        "fees": plain(totals.fees),
+        "realized_pnl": plain(totals.realized_pnl),
+        "unrealized_pnl": _text(totals.unrealized_pnl),
+        "cash": plain(totals.cash),
+        "equity": _text(totals.equity),
         "state_hash": totals.state_hash,
         "seconds": round(totals.seconds, 6),
     }
@@ -175,7 +182,7 @@ def ranked(rows: Sequence[CompareRow]) -> list[CompareRow]:
 
     def key(row: CompareRow) -> tuple[int, bool, Decimal]:
         ratio = None if row.totals is None else row.totals.measures.return_ratio
-        return order.index(row.contender.kind), ratio is None, -(ratio or Decimal(0))
+        return order.index(row.contender.kind), ratio is None, -(ratio or ZERO)
 
     return sorted(rows, key=key)
 
@@ -196,21 +203,37 @@ def _run(job: Job, progress: Progress | None) -> CompareRow:
 
 async def _replay(job: Job, progress: Progress | None) -> CompareRow:
     contender = job.contender
-    curve = EquityCurve(job.cash)
+    accounts = {bot.account for bot in contender.bots}
+    curve = EquityCurve(job.cash * max(len(accounts), 1))  # replay opens each account with as much cash
     client = BuyAndHold(contender.symbols[0], job.settings.account.name, curve) if not contender.bots else None
     run = Replay(
         job.settings, contender.bots, FileFeed(job.files), cash=job.cash, curve=curve, client=client
     )  # fmt: skip
     result = await run.run(progress)
-    totals = Totals(
+    totals = _totals(result, curve.measures())
+    return CompareRow(contender, totals, result.warnings)
+
+
+def _totals(result: ReplayResult, measures: EquityMeasures) -> Totals:
+    portfolios = (result.portfolio, *result.others)
+    return Totals(
         candles=result.candles,
         fills=result.fills,
-        portfolio=result.portfolio,
-        measures=curve.measures(),
+        cash=sum((one.cash for one in portfolios), ZERO),
+        equity=_sum([one.equity for one in portfolios]),
+        realized_pnl=sum((one.realized_pnl for one in portfolios), ZERO),
+        unrealized_pnl=_sum([one.unrealized_pnl for one in portfolios]),
+        fees=sum((one.fees for one in portfolios), ZERO),
+        measures=measures,
         state_hash=result.state_hash,
         seconds=result.seconds,
     )
-    return CompareRow(contender, totals, result.warnings)
+
+
+def _sum(values: Sequence[Decimal | None]) -> Decimal | None:
+    """The sum; unknown when a part of it is."""
+    known = [value for value in values if value is not None]
+    return sum(known, ZERO) if len(known) == len(values) else None
 
 
 class BuyAndHold:
@@ -232,7 +255,7 @@ class BuyAndHold:
 
     def ask(self, now: datetime) -> OrderRequest | None:
         """A request for all the cash, unless one is under way."""
-        notional = floor_to(max(self._curve.cash, Decimal(0)), self._cent)
+        notional = floor_to(max(self._curve.cash, ZERO), self._cent)
         if self._refused or self._waiting is not None or notional < self._least:
             return None
         self._waiting = f"hold-{self._symbol}-{now:%Y%m%dT%H%M%SZ}"

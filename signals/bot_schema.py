@@ -61,7 +61,8 @@ def bot_file_schema() -> dict[str, Any]:
     definitions = schema["$defs"]
     for model in models.values():
         _explain(definitions[model.__name__])
-    for table in (*models.values(), TemperatureCuts):
+    tables: list[type[BaseModel]] = [*models.values(), TemperatureCuts]
+    for table in tables:
         _bound(table, definitions[table.__name__]["properties"])
     _share(definitions)
     return {

@@ -83,7 +83,7 @@ def _cells(row: "CompareRow") -> "list[Cell]":
     totals = row.totals
     if totals is None:
         return [row.contender.name, *[MISSING] * 10, "no candles"]
-    measures, portfolio = totals.measures, totals.portfolio
+    measures = totals.measures
     return [
         row.contender.name,
         f"{totals.fills:,}",
@@ -92,9 +92,9 @@ def _cells(row: "CompareRow") -> "list[Cell]":
         number(percent(measures.max_drawdown), least=2, most=2),
         number(percent(measures.time_in_market), least=1, most=1),
         number(percent(measures.average_exposure), least=1, most=1),
-        money(portfolio.fees),
-        signed(portfolio.realized_pnl),
-        signed(portfolio.unrealized_pnl),
-        money(portfolio.equity),
+        money(totals.fees),
+        signed(totals.realized_pnl),
+        signed(totals.unrealized_pnl),
+        money(totals.equity),
         totals.state_hash[:_SHOWN_HASH],
     ]

@@ -58,7 +58,7 @@ def test_each_row_is_the_replay_of_that_bot_alone_on_all_the_candles(tmp_path: P
         assert row.totals.state_hash == single.state_hash
         assert row.totals.fills == single.fills
         assert single.portfolio.equity is not None
-        assert row.totals.portfolio.equity == single.portfolio.equity == row.totals.measures.equity
+        assert row.totals.equity == single.portfolio.equity == row.totals.measures.equity
         assert row.totals.measures.closing_fills == sum(pnl is not None for _, pnl in single.trades)
         assert row.totals.measures.return_ratio == round_to((single.portfolio.equity - CASH) / CASH, 8)
         assert row.totals.candles == 600
@@ -109,16 +109,16 @@ def test_holding_buys_with_all_the_cash_at_the_open_after_the_first_candle(tmp_p
     )
     row = hold(free, flat_file(tmp_path / "a.csv", ["90", "100", "50", "150"]))
     assert row.totals.fills == 1
-    assert row.totals.portfolio.positions[0].quantity == 100
-    assert row.totals.portfolio.equity == 15_000
+    assert row.totals.cash == 0
+    assert row.totals.equity == 15_000
     assert row.totals.measures.max_drawdown == Decimal("0.5")
     assert row.totals.measures.time_in_market == Decimal("0.75")
 
 
 def test_holding_pays_the_costs_that_the_bots_pay(tmp_path: Path) -> None:
     row = hold(SETTINGS, flat_file(tmp_path / "a.csv", ["100", "100", "100"]))
-    assert row.totals.portfolio.fees == pytest.approx(Decimal("59.64"), abs=Decimal("0.01"))  # 60 bp, fee included
-    assert row.totals.portfolio.cash < Decimal("0.01")
+    assert row.totals.fees == pytest.approx(Decimal("59.64"), abs=Decimal("0.01"))  # 60 bp, fee included
+    assert row.totals.cash < Decimal("0.01")
     assert row.totals.measures.return_ratio < Decimal("-0.0059")
 
 
@@ -126,7 +126,7 @@ def test_holding_asks_again_for_what_the_volume_did_not_allow(tmp_path: Path) ->
     """A tenth of 300 is 30 units of 100 a candle: 10,000 need four of them."""
     row = hold(SETTINGS, flat_file(tmp_path / "a.csv", ["100"] * 8, volume="300"))
     assert row.totals.fills == 4
-    assert row.totals.portfolio.cash < 1
+    assert row.totals.cash < 1
     assert row.warnings == ()
 
 
@@ -177,3 +177,18 @@ def test_the_best_return_stands_first_and_what_did_not_run_stands_behind_the_bot
 def test_little_work_starts_no_processes() -> None:
     assert workers_for(49_999, 10) == 1
     assert workers_for(50_000, 1) == 1
+
+
+def test_bots_of_several_accounts_start_with_as_much_cash_each(tmp_path: Path) -> None:
+    given = files(tmp_path)[:1]
+    bots = [cross("one"), cross("two", account="second")]
+    one, two, both = compare(SETTINGS, contenders(bots, [], together=True), given, cash=CASH)
+    assert one.totals is not None
+    assert two.totals is not None
+    assert both.totals is not None
+    assert one.totals.fills > 4
+    assert both.totals.measures.opening == 2 * CASH
+    assert both.totals.equity == both.totals.measures.equity == 2 * (one.totals.equity or 0)
+    assert two.totals.equity == one.totals.equity
+    assert both.totals.fees == 2 * one.totals.fees
+    assert both.totals.measures.max_drawdown == one.totals.measures.max_drawdown
