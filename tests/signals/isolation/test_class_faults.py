@@ -27,16 +27,16 @@ def bot_file(folder: Path, target: str = "bad:Bot", more: str = "") -> Path:
     return file
 
 
-def faults(file: Path, limits: BotLimits = PATIENT, **overrides: object) -> list[str]:
+def faults(file: Path, limits: BotLimits = PATIENT, overrides: dict[str, object] | None = None) -> list[str]:
     """The faults, without the folder."""
     with pytest.raises(ConfigurationInvalid) as raised:
         load_bots([file], {"own": overrides} if overrides else None, trial=limits)
     return [str(fault).replace(f"{file.parent}/", "") for fault in raised.value.faults]
 
 
-def only_fault(file: Path, limits: BotLimits = PATIENT, **overrides: object) -> str:
+def only_fault(file: Path, limits: BotLimits = PATIENT, overrides: dict[str, object] | None = None) -> str:
     """The one fault."""
-    (fault,) = faults(file, limits, **overrides)
+    (fault,) = faults(file, limits, overrides)
     return fault
 
 
@@ -226,9 +226,11 @@ def test_values_of_the_command_line_reach_the_class_and_their_faults_point_there
     (found,) = load_bots([file], {"own": {"params.length": 4}}, trial=PATIENT)
     assert isinstance(found, CustomFile)
     assert found.params == {"length": 4}
-    fault = only_fault(file, **{"params.lenght": 4})
+    fault = only_fault(file, overrides={"params.lenght": 4})
     assert fault == "--set: bots.own.params.lenght = 4: expected a parameter of Bot (did you mean length?)"
-    assert only_fault(file, **{"class": "bad:Bto"}).startswith('--set: bots.own.class = "bad:Bto": expected a class')
+    assert only_fault(file, overrides={"class": "bad:Bto"}).startswith(
+        '--set: bots.own.class = "bad:Bto": expected a class'
+    )
 
 
 def test_common_keys_are_checked_as_for_every_bot_and_the_class_is_not_tried_before(tmp_path: Path) -> None:

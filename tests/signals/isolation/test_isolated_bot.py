@@ -149,7 +149,7 @@ def test_a_class_that_has_only_update_and_decide_is_enough(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("place", ["update", "decide"])
 def test_what_it_raises_arrives_with_place_and_traceback(tmp_path: Path, place: str) -> None:
-    code: dict[str, str] = {place: "[][3]"}
+    code: dict[str, Any] = {place: "[][3]"}
     error = failure(made(tmp_path, **code), BotRaised)
     assert "IndexError: list index out of range (bad.py, line " in str(error)
     assert f"in {place}\n    [][3]" in whole(error)
@@ -206,7 +206,7 @@ def test_the_log_says_where_it_hung(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["top", "init"])
 def test_a_bot_that_hangs_while_it_is_made_is_killed_too(tmp_path: Path, place: str) -> None:
-    code: dict[str, str] = {place: "while True: pass"}
+    code: dict[str, Any] = {place: "while True: pass"}
     with pytest.raises(BotHung, match="the start took longer than"):
         made(tmp_path, BotLimits(start_seconds=1), **code)
 
