@@ -1,16 +1,18 @@
 """Books from the facts alone: the batch that every incremental state must equal."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from sqlalchemy import Connection
 
 from execution import ledger
 from execution.model import Account, Fact, Trade
 from portfolio import batch, checkpoint
-from portfolio.books import Books, FillOutcome, Scope, SymbolBook, rebuilt
+from portfolio.batch import Computed
+from portfolio.books import Books, FillOutcome, Scope, rebuilt
 from portfolio.errors import CheckpointDamaged
-from portfolio.fifo import FillResult
+from portfolio.fifo import Allocation
 
 PAGE = 1000
 """Facts read from the ledger at a time: what bounds the memory of a long run."""
@@ -19,14 +21,22 @@ Progress = Callable[[int], None]
 """Told the last ledger sequence that is done."""
 
 
+Outcomes = Callable[[FillOutcome], None]
+
+
 def _no_progress(_sequence: int) -> None:
     """The progress of whoever does not ask."""
+
+
+def _no_outcome(_outcome: FillOutcome) -> None:
+    """The listener of whoever does not ask."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
     """Books at the ledger's head, and the digests of the stored checkpoint they began with.
 
+    `recomputed`: symbols that had to be computed anew on the way, with the instant from which on.
     `digests` is None when there was no usable checkpoint (`stored_sequence` is then 0); `problem` says why,
     if there was one.
     """
@@ -35,6 +45,7 @@ class Opened:
     digests: dict[Scope, str] | None
     stored_sequence: int = 0
     problem: str | None = None
+    recomputed: Mapping[Scope, datetime] = field(default_factory=dict)
 
 
 def recompute(facts: Sequence[Fact], accounts: dict[str, Account]) -> Books:
@@ -49,27 +60,50 @@ def recompute(facts: Sequence[Fact], accounts: dict[str, Account]) -> Books:
     return books
 
 
-def follow(connection: Connection, books: Books, progress: Progress = _no_progress) -> None:
-    """Take the books to the ledger's head, stale symbols recomputed."""
+def follow(
+    connection: Connection, books: Books, progress: Progress = _no_progress, outcomes: Outcomes = _no_outcome
+) -> dict[Scope, datetime]:
+    """Take the books to the ledger's head; returns the symbols that had to be computed anew for it.
+
+    `outcomes` is told what each trade meant, in ledger order; without a result for those of such symbols.
+    """
     while facts := ledger.facts_since(connection, books.sequence, PAGE):
-        books.apply(facts)
+        for outcome in books.apply(facts):
+            outcomes(outcome)
         progress(books.sequence)
-    for scope, (book, _) in rebuild(connection, books, books.stale).items():
-        books.replace(scope, book)
+    stale = dict(books.stale)
+    for scope, (computed, _) in rebuild(connection, books, stale, collect=False).items():
+        books.replace(scope, computed.book)
+    return stale
 
 
 def rebuild(
-    connection: Connection, books: Books, scopes: Iterable[Scope], wanted: Iterable[FillOutcome] = ()
-) -> dict[Scope, tuple[SymbolBook, dict[str, FillResult]]]:
-    """Recompute symbols from all their trades up to the books' sequence, with the results of some trades.
+    connection: Connection,
+    books: Books,
+    scopes: Mapping[Scope, datetime],
+    wanted: Iterable[FillOutcome] = (),
+    *,
+    collect: bool = True,
+) -> dict[Scope, tuple[Computed, list[Allocation]]]:
+    """Recompute symbols from all their trades up to the books' sequence, with the results of some trades and
+    the allocations that were closed from the symbol's instant on.
 
     Changes nothing: the caller puts the books in place.
     """
     ids = frozenset(outcome.trade.id for outcome in wanted)
     done = {}
-    for account, symbol in sorted(scopes):
-        computed = batch.compute(connection, books.accounts[account], symbol, books.sequence, wanted=ids)
-        done[account, symbol] = computed.book, computed.results
+    for (account, symbol), since in sorted(scopes.items()):
+        found: list[Allocation] = []
+        computed = batch.compute(
+            connection,
+            books.accounts[account],
+            symbol,
+            books.sequence,
+            wanted=ids,
+            since=since,
+            sink=found.extend if collect else None,
+        )
+        done[account, symbol] = computed, found
     return done
 
 
@@ -80,7 +114,7 @@ def from_ledger(connection: Connection, progress: Progress = _no_progress) -> Bo
     return books
 
 
-def open_books(connection: Connection, progress: Progress = _no_progress) -> Opened:
+def open_books(connection: Connection, progress: Progress = _no_progress, outcomes: Outcomes = _no_outcome) -> Opened:
     """Books at the head: the checkpoint and what came after it, or everything when it is not usable."""
     problem = None
     loaded = None
@@ -91,5 +125,5 @@ def open_books(connection: Connection, progress: Progress = _no_progress) -> Ope
     if loaded is None:
         return Opened(from_ledger(connection, progress), None, problem=problem)
     stored_sequence = loaded.books.sequence
-    follow(connection, loaded.books, progress)
-    return Opened(loaded.books, loaded.digests, stored_sequence)
+    recomputed = follow(connection, loaded.books, progress, outcomes)
+    return Opened(loaded.books, loaded.digests, stored_sequence, recomputed=recomputed)

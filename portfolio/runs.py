@@ -4,7 +4,7 @@ A run is logged before it begins, in a transaction of its own; everything else h
 so that a reader sees the old version or the new one, and a run that died is found in the log.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,12 +12,15 @@ from sqlalchemy import Connection
 
 from config.times import stored_time
 from execution import raw
+from execution.ledger import derived_id
 from execution.model import Account
-from portfolio import allocations, batch
+from portfolio import allocations, batch, reviews
 from portfolio.allocations import CONTENT, Counts, Run, ScopeKey
 from portfolio.books import SymbolBook
 from portfolio.fifo import Allocation
-from portfolio.lots import Selections
+from portfolio.lots import Method, Selections
+from portfolio.reviews import Review
+from portfolio.tables import RunMode
 
 
 class _Rows:
@@ -120,3 +123,55 @@ def perform(
     counts.buys, counts.sells = computed.buys, computed.sells
     allocations.point(connection, run.key, run.version, up_to)
     return computed.book, counts
+
+
+class Runner:
+    """The steps of a run as works of the writer; between the two a kill leaves a run that is found in the log.
+
+    `now` tells the wall clock; `fence` raises when the portfolio role belongs to another process.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        key: ScopeKey,
+        up_to: int,
+        now: Callable[[], datetime],
+        *,
+        fence: Callable[[Connection], None] = lambda _connection: None,
+        batch_id: str | None = None,
+    ) -> None:
+        self._account = account
+        self._key = key
+        self._up_to = up_to
+        self._now = now
+        self._fence = fence
+        self._batch_id = batch_id
+
+    def begin(self, connection: Connection, mode: RunMode, reason: str, *, since: datetime | None = None) -> Run:
+        """Log the run."""
+        self._fence(connection)
+        now = self._now()
+        batch_id = self._batch_id or derived_id("batch", *map(str, self._key), now.isoformat())
+        return allocations.begin(
+            connection, self._key, batch_id=batch_id, mode=mode, reason=reason, now=now, since=since
+        )
+
+    def perform(
+        self,
+        connection: Connection,
+        run: Run,
+        *,
+        since: datetime | None = None,
+        selections: Selections | None = None,
+        progress: batch.Progress | None = None,
+    ) -> list[Review]:
+        """Compute, point to the new version, log the end; returns the new entries of the review queue."""
+        self._fence(connection)
+        _, counts = perform(
+            connection, run, self._account, self._up_to, since=since, selections=selections, progress=progress
+        )
+        allocations.finish(connection, run, counts, self._up_to, self._now())
+        if self._key.method is not Method.FIFO:
+            return []
+        return reviews.sync(connection, [(self._key.account, self._key.symbol)], self._now())

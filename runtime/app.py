@@ -10,7 +10,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -440,6 +440,8 @@ class Daemon:
         interval = self._settings.portfolio.publish_interval_ms / 1000
         while True:
             self._publish_changes()
+            with suppress(StorageUnavailable):  # the tick says so; the allocations wait
+                await self._core.store_allocations()
             await asyncio.sleep(interval)
 
     def _publish_changes(self) -> None:

@@ -98,7 +98,8 @@ class Core:
         """Load what each service needs, in the order in which they depend on each other."""
         known = []
         if self.portfolio is not None:
-            await self.portfolio.start()
+            for alert in await self.portfolio.start():
+                self.publish(alert)
             known.append(self.portfolio.sequence)
             self.follower.add(self._to_portfolio)
         if self.costs is not None:
@@ -163,6 +164,12 @@ class Core:
         """One request, from whoever."""
         assert self.execution is not None
         await self.spread(await self.execution.handle(envelope))
+
+    async def store_allocations(self) -> None:
+        """Write the allocations of the fills since the last time. Raises StorageUnavailable: they wait on."""
+        if self.portfolio is not None:
+            for alert in await self.portfolio.flush():
+                self.publish(alert)
 
     async def on_timer(self) -> None:
         """Now and then: what others appended, what expired."""
@@ -257,12 +264,17 @@ def build_core(
         )
     if "portfolio" in roles:
         portfolio = PortfolioService(
-            writer, reader, checkpoint_facts=settings.portfolio.checkpoint_facts, fence=fence
+            writer,
+            reader,
+            clock,
+            checkpoint_facts=settings.portfolio.checkpoint_facts,
+            fence=fence,
+            keep_allocations=keep_candles,
         )
     costs = None
     if "signals" in roles:
         if portfolio is None:
-            costs = PortfolioService(writer, reader, checkpoint_facts=None, fence=fence)
+            costs = PortfolioService(writer, reader, clock, checkpoint_facts=None, fence=fence)
         books = portfolio or costs
         assert books is not None
         signals = SignalsService(

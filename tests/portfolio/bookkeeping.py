@@ -25,6 +25,19 @@ def at(minutes: float) -> datetime:
     return START + timedelta(minutes=minutes)
 
 
+class _StoppedClock:
+    """A clock that stands at the start."""
+
+    def now(self) -> datetime:
+        return START
+
+    def recorded_now(self) -> datetime:
+        return START
+
+
+CLOCK = _StoppedClock()
+
+
 class Line:
     """Facts in memory, in sequence order, with their hash chain."""
 

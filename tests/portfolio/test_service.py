@@ -17,7 +17,7 @@ from portfolio.books import FillOutcome
 from portfolio.position import PortfolioChanged, PositionChanged
 from portfolio.service import PortfolioService, read_portfolios
 from portfolio.verify import differences
-from tests.portfolio.bookkeeping import Database, Line, at
+from tests.portfolio.bookkeeping import CLOCK, Database, Line, at
 
 D = Decimal
 T = TypeVar("T")
@@ -37,7 +37,7 @@ def allow(_connection: Connection) -> None:
 def service_of(
     database: Database, *, checkpoint_facts: int = 1000, fence: Callable[[Connection], None] = allow
 ) -> PortfolioService:
-    return PortfolioService(database.writer, database.reader, checkpoint_facts=checkpoint_facts, fence=fence)
+    return PortfolioService(database.writer, database.reader, CLOCK, checkpoint_facts=checkpoint_facts, fence=fence)
 
 
 def busy_line(rounds: int = 5) -> Line:
@@ -136,7 +136,10 @@ async def test_checkpoints_come_every_so_many_facts_and_write_what_changed(datab
     for fact in line.facts:
         await deliver(service, database, [fact])
         with database.connection() as connection:
-            rows = connection.exec_driver_sql("SELECT sequence FROM fifo_inventory_snapshots WHERE account = ''").all()
+            query = "SELECT sequence FROM fifo_inventory_snapshots WHERE account = ''"
+            rows = connection.exec_driver_sql(query).all()
+                "SELECT sequence FROM fifo_inventory_snapshots WHERE account = ''"
+            ).all()
             stored.append(rows[0][0] if rows else 0)
     sequences = sorted(set(stored) - {0})
 
@@ -201,17 +204,22 @@ async def test_a_checkpoint_of_another_ledger_is_not_used(database: Database) ->
 
 
 async def test_a_checkpoint_is_not_written_once_the_role_is_lost(database: Database) -> None:
-    def lost(_connection: Connection) -> None:
-        raise LeaseLost("another daemon")
+    taken_over = False
 
-    service = service_of(database, checkpoint_facts=1, fence=lost)
+    def fence(_connection: Connection) -> None:
+        if taken_over:
+            raise LeaseLost("another daemon")
+
+    service = service_of(database, checkpoint_facts=1, fence=fence)
     await service.start()
+    taken_over = True
 
     with pytest.raises(LeaseLost):
         await deliver(service, database, busy_line(1).facts)
 
     with database.connection() as connection:
-        assert connection.exec_driver_sql("SELECT count(*) FROM fifo_inventory_snapshots").scalar() == 0
+        assert connection.exec_driver_sql("SELECT max(sequence) FROM fifo_inventory_snapshots").scalar() == 0
+        assert connection.exec_driver_sql("SELECT count(*) FROM fifo_allocations").scalar() == 0
 
 
 async def test_a_full_disk_costs_a_checkpoint_and_no_outcome(database: Database) -> None:
@@ -219,7 +227,7 @@ async def test_a_full_disk_costs_a_checkpoint_and_no_outcome(database: Database)
         def submit(self, work: Callable[[Connection], T]) -> Awaitable[T]:
             raise StorageUnavailable("disk full")
 
-    service = PortfolioService(FullDisk(), database.reader, checkpoint_facts=1, fence=allow)
+    service = PortfolioService(FullDisk(), database.reader, CLOCK, checkpoint_facts=1, fence=allow)
     await service.start()
 
     outcomes = await deliver(service, database, busy_line(1).facts)

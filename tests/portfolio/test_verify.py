@@ -7,7 +7,7 @@ import pytest
 from execution.model import FactsRecorded
 from portfolio.service import PortfolioService
 from portfolio.verify import CheckResult, verify
-from tests.portfolio.bookkeeping import Database, Line
+from tests.portfolio.bookkeeping import CLOCK, Database, Line
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def mixed_line() -> Line:
 
 async def keep_books(database: Database, line: Line, *, rest: int = 5) -> None:
     """Store facts and a checkpoint that lacks the last ones."""
-    service = PortfolioService(database.writer, database.reader, checkpoint_facts=10**6, fence=lambda _: None)
+    service = PortfolioService(database.writer, database.reader, CLOCK, checkpoint_facts=10**6, fence=lambda _: None)
     await service.start()
     database.append(line.facts[:-rest])
     await service.on_facts(FactsRecorded(tuple(line.facts[:-rest])))
