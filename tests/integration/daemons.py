@@ -43,6 +43,7 @@ from config.loading import load_settings
 from runtime.app import Daemon, Started
 from runtime.errors import RuntimeFault
 from runtime.log import configure_logging
+from runtime.reload import Sources
 from signals.loading import load_bots
 
 def say(**line):
@@ -55,12 +56,17 @@ def observe(message):
 def main():
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # `Server.stacks`
     given = json.loads(sys.argv[1])
-    loaded = load_settings(config_file=None, overrides=given["set"], environ={}, cwd=Path(given["data_dir"]))
+    def load():
+        return load_settings(config_file=None, overrides=given["set"], environ={}, cwd=Path(given["data_dir"]))
+
+    loaded = load()
     settings = loaded.settings
     configure_logging(settings.log)
-    bots = load_bots([Path(path) for path in given["bots"]], loaded.bot_overrides) if given["bots"] else []
+    paths = tuple(Path(path) for path in given["bots"])
+    bots = load_bots(paths, loaded.bot_overrides) if paths else []
+    sources = Sources(paths, loaded.bot_overrides, loaded, load)
     try:
-        asyncio.run(Daemon(settings, bots, roles=tuple(given["roles"]), observe=observe).run())
+        asyncio.run(Daemon(settings, bots, roles=tuple(given["roles"]), observe=observe, sources=sources).run())
     except RuntimeFault as fault:
         say(event="failed", error=type(fault).__name__, message=str(fault))
         sys.exit(3)
