@@ -20,6 +20,10 @@ class _ToStderr(logging.StreamHandler[TextIO]):
         return sys.stderr
 
 
+_processors: list[Any] = []
+"""One list for all calls: loggers in use keep the list that they were made with."""
+
+
 def configure_logging(settings: LogSettings) -> None:
     """Send everything, also what libraries log, through one formatter to stderr."""
     as_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
@@ -34,8 +38,9 @@ def configure_logging(settings: LogSettings) -> None:
         if as_json
         else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
+    _processors[:] = [*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=_processors,
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
