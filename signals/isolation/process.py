@@ -37,11 +37,9 @@ class Deadline:
         self._end = _now() + seconds
 
     def left(self) -> float:
-        """Seconds left, never 0 or less: a socket takes that for "do not wait". Raises TimeoutError."""
-        left = self._end - _now()
-        if left <= 0:
-            raise TimeoutError
-        return left
+        """Seconds left. 0 when they are over: what has come by then still counts, since this process itself may
+        have stood still (Ctrl-Z)."""
+        return max(self._end - _now(), 0.0)
 
 
 class WorkerProcess:
@@ -91,7 +89,7 @@ class WorkerProcess:
             for message in messages:
                 self._send(message, deadline)
             return self._answer(deadline)
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             hung = self._hung(deadline, what)  # before the cause: it makes the process say where it hangs
             raise hung from self._cause()
         except (ConnectionError, EOFError):
@@ -198,11 +196,13 @@ def _reported(report: Any) -> Exception:
 def _environment() -> dict[str, str]:
     """Ours, without the settings (a password may be among them), and with our packages on the path.
 
-    The order of sets and dicts of texts must not differ between two runs, or a replay would.
+    The order of a set of texts must not differ between two runs, or a replay would. One thread for linear
+    algebra: a pool for every bot would take the memory and the cores, and change the order of sums.
     """
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(_OWN_SETTINGS)}
     paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**inherited, "PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return {**threads, **inherited, "PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
 
 
 def _signal_name(number: int) -> str:
