@@ -180,11 +180,11 @@ class PortfolioService:
         if any(fact.account not in books.accounts for fact in facts):
             books.accounts.update(await self._reader.read(ledger.accounts))
         outcomes = books.apply(facts)
-        if books.stale:
-            outcomes = await self._recompute_stale(outcomes)
         if self._allocator is not None:
             for outcome in outcomes:
                 self._allocator.add(outcome)
+        if books.stale:
+            outcomes = await self._recompute_stale(outcomes)
         for fact in facts:
             self._dirty_accounts.add(fact.account)
             if isinstance(fact, Trade):

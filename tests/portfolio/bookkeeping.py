@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TypeVar
@@ -88,6 +89,24 @@ class Line:
             "corrects": None,
         }
         return self._add(Trade(**values, hash=ledger.content_hash(Trade(**values, hash=""), previous)))  # type: ignore[arg-type]
+
+    def take_back(self, trade: Trade) -> Trade:
+        """The compensating entry of a trade."""
+        sequence, previous = self._next()
+        entry = replace(
+            trade,
+            id=f"t{sequence}",
+            sequence=sequence,
+            side=Side.SELL if trade.side is Side.BUY else Side.BUY,
+            fee=-trade.fee,
+            cash_effect=-trade.cash_effect,
+            venue_trade_id=str(sequence),
+            venue_sequence=sequence,
+            source=Source.MANUAL,
+            corrects=trade.id,
+            hash="",
+        )
+        return self._add(replace(entry, hash=ledger.content_hash(entry, previous)))
 
     def buy(self, quantity: str, price: str, **more: object) -> Trade:
         """The next trade, a buy."""

@@ -138,8 +138,6 @@ async def test_checkpoints_come_every_so_many_facts_and_write_what_changed(datab
         with database.connection() as connection:
             query = "SELECT sequence FROM fifo_inventory_snapshots WHERE account = ''"
             rows = connection.exec_driver_sql(query).all()
-                "SELECT sequence FROM fifo_inventory_snapshots WHERE account = ''"
-            ).all()
             stored.append(rows[0][0] if rows else 0)
     sequences = sorted(set(stored) - {0})
 
