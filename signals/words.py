@@ -217,7 +217,7 @@ def number(value: float) -> str:
     if size >= 1e15 or size < 1e-6:
         return f"{value:.3g}"
     digits = 0 if size >= 100_000 else 1 if size >= 10 else 2 if size >= 1 else 3
-    while size < 10 ** (1 - digits) and digits < 9:
+    while size < 10 ** (2 - digits) and digits < 9:
         digits += 1
     return f"{value:.{digits}f}".rstrip("0").rstrip(".") if digits else f"{value:.0f}"
 

@@ -45,8 +45,8 @@ def markets(draw: st.DrawFn, least: int = 260, most: int = 420) -> list[Candle]:
         high = max(opened, price) + (0 if dice.random() < rest else dice.randint(0, 9))
         low = min(opened, price) - (0 if dice.random() < rest else dice.randint(0, 9))
         volume = ZERO if dice.random() < quiet else Decimal(dice.randint(1, 10**6)) / 1000
-        numbers = (number * scale for number in (opened, high, low, price))
-        found.append(Candle("BTC-USD", "1m", START + minute * MINUTE, *numbers, volume))
+        numbers = (*(number * scale for number in (opened, high, low, price)), volume)
+        found.append(Candle("BTC-USD", "1m", START + minute * MINUTE, *numbers))
     return found
 
 

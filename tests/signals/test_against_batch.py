@@ -1,6 +1,6 @@
 """Every score formula through the streaming bot against the formula over TA-Lib's batch API, written anew here."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import isnan, tanh
 from typing import Any
 
@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import talib
 
-from execution.model import Candle
 from tests.signals.market import REAL, columns, market, one_signal, real, verdicts
 
 Column = Any
@@ -57,7 +56,8 @@ def crossing(fast: Column, slow: Column, data: Data, scale: float, bars: int, st
     return found
 
 
-def bollinger(upper: Column, lower: Column, data: Data) -> list[float]:
+def bollinger(outputs: tuple[Column, Column, Column], data: Data) -> list[float]:
+    upper, _, lower = outputs
     with np.errstate(divide="ignore", invalid="ignore"):
         return list(np.clip(1 - 2 * (data["close"] - lower) / (upper - lower), -1, 1))
 
@@ -105,8 +105,8 @@ CASES: dict[str, Expected] = {
     'function = "MIDPRICE", mapper = "cross"': lambda d: crossing(
         talib.MIDPRICE(d["high"], d["low"], 10), talib.MIDPRICE(d["high"], d["low"], 30), d, 1.5, 5, 0.8
     ),
-    'function = "BBANDS"': lambda d: bollinger(*talib.BBANDS(d["close"], 20)[::2], d),
-    'function = "DONCHIAN", mapper = "bollinger"': lambda d: bollinger(*talib.DONCHIAN(d["high"], d["low"])[::2], d),
+    'function = "BBANDS"': lambda d: bollinger(talib.BBANDS(d["close"], 20), d),
+    'function = "DONCHIAN", mapper = "bollinger"': lambda d: bollinger(talib.DONCHIAN(d["high"], d["low"]), d),
     'function = "ADX"': lambda d: direction(d, 14, 50),
     'function = "ADX", params = {timeperiod = 7, full = 25}': lambda d: direction(d, 7, 25),
     'function = "CDLENGULFING"': lambda d: list(
@@ -124,16 +124,13 @@ CASES: dict[str, Expected] = {
     ),
 }  # fmt: skip
 
-MARKETS: dict[str, Callable[[], Sequence[Candle]]] = {"generated": lambda: market(900, seed=4)} | {
-    symbol: lambda symbol=symbol: real(symbol)
-    for symbol in REAL  # type: ignore[misc]  # bound early
-}
+MARKETS = ("generated", *REAL)
 
 
 @pytest.mark.parametrize("where", MARKETS)
 @pytest.mark.parametrize("entry", CASES)
 def test_a_score_equals_the_formula_over_the_batch_api(entry: str, where: str) -> None:
-    candles = MARKETS[where]()
+    candles = market(900, seed=4) if where == "generated" else real(where)
     if not candles:
         pytest.skip("no real candles: REAL_CANDLES names no folder with them")
     found = verdicts(candles, one_signal(entry))

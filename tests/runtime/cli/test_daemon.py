@@ -106,6 +106,19 @@ def test_status_bots_and_signals_find_the_daemon_from_the_folder_alone(data: Pat
     assert "running daemon" in port["detail"]
 
 
+def test_signals_are_explained_in_words(data: Path) -> None:
+    name = fillbook("signals", "--data-dir", data, "--json").json["items"][0]["bot"]
+    found = fillbook("signals", name, "--explain", "--data-dir", data)
+    assert found.code == 0, found.err
+    assert f"{name} advises " in found.out or f"{name} holds on " in found.out or "no candle" in found.out
+    items = fillbook("signals", name, "--explain", "--data-dir", data, "--json").json["items"]
+    assert [item["bot"] for item in items] == [name]
+    assert items[0]["explanation"]
+    nobody = fillbook("signals", "nobody", "--explain", "--data-dir", data)
+    assert nobody.code == 2
+    assert "there is no bot 'nobody'" in nobody.err
+
+
 def test_a_bot_is_stopped_and_started(data: Path) -> None:
     assert fillbook("bot", "stop", "sol-cross", "--data-dir", data).code == 0
     bots = {item["bot"]: item for item in fillbook("bots", "--data-dir", data, "--json").json["items"]}
