@@ -12,7 +12,7 @@ def show_limits(found: dict[str, Any]) -> None:
     """Each limit with its value, then how much of them every account uses."""
     units = {limit.setting: limit.unit for limit in LIMITS}
     show_table(
-        ["limit", "at most", "", "refusal"],
+        ["limit", "at most", "what", "refusal"],
         [
             [
                 item["setting"],
