@@ -37,8 +37,7 @@ class Deadline:
         self._end = _now() + seconds
 
     def left(self) -> float:
-        """Seconds left. 0 when they are over: what has come by then still counts, since this process itself may
-        have stood still (Ctrl-Z)."""
+        """Seconds left; 0 when they are over."""
         return max(self._end - _now(), 0.0)
 
 
@@ -123,7 +122,12 @@ class WorkerProcess:
 
     def _receive(self, deadline: Deadline) -> bytes:
         self._socket.settimeout(deadline.left())
-        data = self._socket.recv(65_536)
+        try:
+            data = self._socket.recv(65_536)
+        except TimeoutError:
+            # What has come by now still counts: this process itself may have stood still (Ctrl-Z).
+            self._socket.settimeout(0)
+            data = self._socket.recv(65_536)
         if not data:
             raise EOFError
         return data
