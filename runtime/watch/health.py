@@ -24,6 +24,7 @@ def health_lines(watch: Watch, moment: Moment, width: int | None = None) -> list
         ("daemon", _daemon_text(watch, moment)),
         ("broker", _broker_text(watch, moment)),
         ("books", _books_text(watch)),
+        *_message_pairs(watch),
         *_alert_pairs(watch, moment),
         *(("market", line) for line in _market_lines(watch, moment)),
         ("feed", Text(watch.feed or MISSING)),
@@ -71,10 +72,11 @@ def _status_text(name: str, status: StatusRow) -> Text:
 
 
 def _daemon_text(watch: Watch, moment: Moment) -> Text:
-    if watch.daemon is None:
-        return Text("not heard of", style="yellow")
-    state = "online" if watch.daemon.online else "offline"
-    text = Text(f"{state} since {moment.text(watch.daemon.time)}", style="" if watch.daemon.online else "bold red")
+    text = Text("not heard of", style="yellow")
+    if watch.daemon is not None:
+        state = "online" if watch.daemon.online else "offline"
+        style = "" if watch.daemon.online else "bold red"
+        text = Text(f"{state} since {moment.text(watch.daemon.time)}", style=style)
     for name in sorted(watch.services):
         text.append("  ").append_text(_status_text(name, watch.services[name]))
     return text
@@ -86,11 +88,14 @@ def _broker_text(watch: Watch, moment: Moment) -> Text:
         text.append(f"connected since {moment.text(watch.link.since)}")
     else:
         text.append(f"not connected: {watch.link.reason or 'no answer yet'}", style="bold red")
-    if watch.not_understood or watch.left_out:
-        text.append(
-            f", {watch.not_understood:,} messages not understood, {watch.left_out:,} left out", style="yellow"
-        )
     return text
+
+
+def _message_pairs(watch: Watch) -> list[tuple[str, Text]]:
+    """What could not be taken; nothing when there was no such message."""
+    counts = ((watch.not_understood, "not understood"), (watch.left_out, "left out: too many different ones"))
+    text = ", ".join(f"{count:,} {what}" for count, what in counts if count)
+    return [("messages", Text(text, style="yellow"))] if text else []
 
 
 def _books_text(watch: Watch) -> Text:

@@ -31,7 +31,7 @@ MOST_TRADES = 200
 MOST_ALERTS = 50
 MOST_FACTS = 1000
 MOST_KEYS = 2000
-"""Bots, positions, symbols: more than this many of a kind are not kept; the count of what was left out is shown."""
+"""Bots, accounts, symbols: more than this many of a kind are not kept; the count of what was left out is shown."""
 
 ROUTES = (
     RouteName.STATUS,
@@ -42,13 +42,12 @@ ROUTES = (
     RouteName.BOT_STATE,
     RouteName.TRADE,
     RouteName.CASH_FLOW,
-    RouteName.POSITION,
     RouteName.PORTFOLIO,
     RouteName.HALT,
     RouteName.ALERT,
     RouteName.SYSTEM_ALERT,
 )
-"""What the screen listens to."""
+"""What the screen listens to. Positions come with their portfolio: then the parts add up to its totals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +124,6 @@ class Watch:
         self.left_out = 0
         self.revision = 0
         self._sequence = 0
-        self._positions: dict[tuple[str, str], PositionRow] = {}
         self._bots: dict[str, BotRow] = {}
         self._advice: dict[str, AdviceRow] = {}
         self._trades: dict[str, TradeRow] = {}
@@ -140,7 +138,6 @@ class Watch:
             RouteName.BOT_STATE: self._take_bot,
             RouteName.TRADE: self._take_trade,
             RouteName.CASH_FLOW: self._take_flow,
-            RouteName.POSITION: self._take_position,
             RouteName.PORTFOLIO: self._take_portfolio,
             RouteName.HALT: self._take_halt,
             RouteName.ALERT: self._take_alert,
@@ -256,17 +253,8 @@ class Watch:
             newest = sorted(self._trades.values(), key=_by_sequence)[-MOST_TRADES:]
             self._trades = {kept.id: kept for kept in newest}
 
-    def _take_position(self, match: Match, body: Any, _retained: bool, _at: datetime) -> None:
-        row = replace(rows.position_row(body), account=match.account or "", symbol=match.symbol or "")
-        self._keep_position(row)
-
-    def _keep_position(self, row: PositionRow) -> None:
-        known = self._positions.get((row.account, row.symbol))
-        if known is None or row.sequence >= known.sequence:
-            self._put(self._positions, (row.account, row.symbol), row)
-
     def _take_portfolio(self, match: Match, body: Any, _retained: bool, at: datetime) -> None:
-        row = replace(rows.portfolio_row(body), account=match.account or "")
+        row = rows.portfolio_row(body, match.account or "")
         known = self.portfolios.get(row.account)
         if known is not None and row.sequence < known.sequence:
             return  # a retained one that was overtaken
@@ -274,8 +262,6 @@ class Watch:
             self._explain(known, row)
         self._put(self.portfolios, row.account, row)
         self._sequence = max(self._sequence, row.sequence)
-        for position in row.positions:
-            self._keep_position(replace(position, account=row.account))
         self._begin_day(row, at)
 
     def _explain(self, before: PortfolioRow, now: PortfolioRow) -> None:
@@ -328,8 +314,6 @@ class Watch:
         if match.route is RouteName.BOT_STATE:
             self._bots.pop(match.bot or "", None)
             self._advice.pop(match.bot or "", None)
-        elif match.route is RouteName.POSITION:
-            self._positions.pop((match.account or "", match.symbol or ""), None)
         elif match.route is RouteName.PRICE:
             self.markets.pop(match.symbol or "", None)
         elif match.route is RouteName.PORTFOLIO:
@@ -360,9 +344,9 @@ class Watch:
 
     def positions(self, accounts: Iterable[str]) -> list[PositionRow]:
         """The open positions, by account and symbol."""
-        wanted = set(accounts)
-        found = [row for row in self._positions.values() if row.account in wanted and row.quantity]
-        return sorted(found, key=lambda row: (row.account, row.symbol))
+        found = [self.portfolios[name] for name in accounts if name in self.portfolios]
+        rows_of = (position for portfolio in found for position in portfolio.positions if position.quantity)
+        return sorted(rows_of, key=lambda row: (row.account, row.symbol))
 
     def bots(self, accounts: Iterable[str]) -> list[BotRow]:
         """The bots with their newest advice, by name."""

@@ -38,7 +38,6 @@ class PositionRow:
     unrealized_pnl: Decimal | None
     pnl_percent: Decimal | None
     realized_pnl: Decimal
-    sequence: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +160,8 @@ def clean(text: str, most: int = MOST_TEXT) -> str:
 # ---- bodies ---------------------------------------------------------------------------------------------
 
 
-def portfolio_row(body: Any) -> PortfolioRow:
-    """Of a portfolio message, with its positions."""
-    sequence = _whole(body, "sequence")
-    account = _text(body, "account")
+def portfolio_row(body: Any, account: str) -> PortfolioRow:
+    """Of an account's portfolio message, with its positions."""
     return PortfolioRow(
         account=account,
         currency=_text(body, "currency"),
@@ -177,17 +174,12 @@ def portfolio_row(body: Any) -> PortfolioRow:
         total_pnl=_maybe(body, "total_pnl", _number),
         return_ratio=_maybe(body, "return", _number),
         fees=_number(body, "fees"),
-        sequence=sequence,
-        positions=tuple(_position(item, account, sequence) for item in _list(body, "positions")),
+        sequence=_whole(body, "sequence"),
+        positions=tuple(_position(item, account) for item in _list(body, "positions")),
     )
 
 
-def position_row(body: Any) -> PositionRow:
-    """Of a position message."""
-    return _position(body, _text(body, "account"), _whole(body, "sequence"))
-
-
-def _position(body: Any, account: str, sequence: int) -> PositionRow:
+def _position(body: Any, account: str) -> PositionRow:
     return PositionRow(
         account=account,
         symbol=_text(body, "symbol"),
@@ -200,7 +192,6 @@ def _position(body: Any, account: str, sequence: int) -> PositionRow:
         unrealized_pnl=_maybe(body, "unrealized_pnl", _number),
         pnl_percent=_maybe(body, "pnl_percent", _number),
         realized_pnl=_number(body, "realized_pnl"),
-        sequence=sequence,
     )
 
 

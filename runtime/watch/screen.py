@@ -209,7 +209,7 @@ class WatchApp(App[None]):
         self.query_one("#small", Static).display = small
         if small:
             self.query_one("#small", Static).update(
-                f"The terminal has {width} x {height}; {LEAST_WIDTH} x {LEAST_HEIGHT} are needed. q quits."
+                f"{LEAST_WIDTH} x {LEAST_HEIGHT} are needed,\nthe terminal has {width} x {height}.\nq quits"
             )
             return
         self._paint_frame(now, width)
