@@ -7,6 +7,7 @@ to do with another (a name that both claim) is decided here.
 import hashlib
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +106,17 @@ class BotFiles:
             self._modules[digest] = _module_of(content)
         module = self._modules[digest]
         return digest if module is None else f"{digest} {_module_digest(path.parent, module)}"
+
+
+def owners_of(sources: Sequence[Path]) -> dict[str, Path]:
+    """The names that files give to bots, each with its file. Of bots that were just loaded from there."""
+    found: dict[str, Path] = {}
+    for path in BotFiles(sources, {}).look():
+        with suppress(ConfigurationInvalid):
+            name = TomlDocument.read(path).data.get("name")
+            if isinstance(name, str):
+                found.setdefault(name, path)
+    return found
 
 
 def plan(checked: Mapping[Path, Checked], owners: Mapping[str, Path]) -> Plan:

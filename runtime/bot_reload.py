@@ -54,7 +54,8 @@ class BotHost(Protocol):
 
 
 class BotReloader:
-    """Keeps the running bots as their files say. `running` are the bots that run already."""
+    """Keeps the running bots as their files say. `running` are the bots that run already, `owners` tells from
+    which files."""
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class BotReloader:
         observe: Callable[[BotChanged], None],
         *,
         settle_seconds: float,
+        owners: Mapping[str, Path] | None = None,
     ) -> None:
         self._files = files
         self._host = host
@@ -74,7 +76,7 @@ class BotReloader:
         self._observe = observe
         self._settle = settle_seconds
         self._running = {bot.name: bot for bot in running}
-        self._owners: dict[str, Path] = {}
+        self._owners: dict[str, Path] = dict(owners or {})
         self._taken: dict[str, str] = {}
         """Of each bot that runs: the digest of its file, which a changed module changes too."""
         self._acted: dict[Path, str] = {}
@@ -105,14 +107,14 @@ class BotReloader:
             if not changed and not self.unfinished:
                 return
             again = seen
-            if changed and self._acted:
+            if changed:
                 await asyncio.sleep(self._settle)
                 again = await asyncio.to_thread(self._look)
             still = {path for path in changed if again.get(path) == seen.get(path)}
             if still or self.unfinished:
                 view = {path: digest for path, digest in self._acted.items() if path not in still}
                 view |= {path: seen[path] for path in still if path in seen}
-                await self._act(view)
+                await self._act(view, changed - still)
                 self._acted = view
             if still == changed:
                 return
@@ -129,14 +131,16 @@ class BotReloader:
 
     # ---- acting ---------------------------------------------------------------------------------------
 
-    async def _act(self, view: Mapping[Path, str]) -> None:
+    async def _act(self, view: Mapping[Path, str], moving: set[Path]) -> None:
+        """Make the bots as the files of `view` say. Of files that are `moving` nothing is known yet."""
         self.unfinished = False
         checked = await asyncio.to_thread(self._check, view)
         await self._refuse_unknown(checked, view)
         wanted = plan(checked, self._owners)
         targets = {bot.name: path for path, bot in wanted.bots.items()}
-        unowned = {name for name in self._running if name not in self._owners}
-        kept = wanted.kept | (unowned if wanted.faults else set())
+        kept = wanted.kept | {name for name, path in self._owners.items() if path in moving}
+        if wanted.faults or moving:
+            kept |= {name for name in self._running if name not in self._owners}
         for name in sorted(self._running.keys() - targets.keys() - kept):
             await self._remove(name)
         for path in sorted(wanted.bots, key=lambda p: wanted.bots[p].name):

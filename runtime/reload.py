@@ -5,7 +5,7 @@ nothing: the files are looked at now and then anyway.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,12 +33,14 @@ _STORAGE_PAUSE = 1.0
 class Sources:
     """Where the daemon's bots and settings are from, to look there again.
 
-    `bots` are the files and folders of `--bots`, `overrides` the `--set bots.<name>...` that go over them.
+    `bots` are the files and folders of `--bots`, `overrides` the `--set bots.<name>...` that go over them,
+    `owners` the file of each bot: it may go bad before the daemon is up.
     `load_settings` loads the settings once more, the same way as `settings` were.
     """
 
     bots: tuple[Path, ...] = ()
     overrides: Overrides = field(default_factory=dict)
+    owners: Mapping[str, Path] = field(default_factory=dict)
     settings: LoadedSettings | None = None
     load_settings: Callable[[], LoadedSettings] | None = None
 
@@ -156,7 +158,9 @@ def make_reloader(
     if host is not None and sources.bots:
         files = BotFiles(sources.bots, sources.overrides, bot_limits(settings))
         settle = chosen.reload_settle_ms / 1000
-        bots = BotReloader(files, running, host, reader, publish, observe, settle_seconds=settle)
+        bots = BotReloader(
+            files, running, host, reader, publish, observe, settle_seconds=settle, owners=sources.owners
+        )
     if sources.settings is not None and sources.load_settings is not None:
         watch = SettingsWatch(sources.settings, sources.load_settings, publish)
     return Reloader(chosen, bots, watch, busy=settings.data_dir)

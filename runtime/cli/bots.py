@@ -9,7 +9,11 @@ from runtime.cli.books import page
 from runtime.cli.inputs import BotsOption
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sqlalchemy import Connection
+
+    from signals.bot_file import BotFile
 
 PANEL = "Look"
 _RETAINED_SECONDS = 0.3
@@ -25,11 +29,10 @@ def register(app: typer.Typer) -> None:
 def bots(place: Place, bots: BotsOption = None) -> None:
     """The bots: their files, and the state in which they are."""
     from runtime.cli.output import show_json, show_table
-    from signals.loading import load_bots
 
     rows = place.read(_stored)
-    files = {file.name: file for file in load_bots(list(bots or [place.settings.bots_folder]))}
     live = _live(place)
+    files = _files(list(bots or [place.settings.bots_folder]), running=bool(live))
     items: list[dict[str, Any]] = []
     for name in sorted({*rows, *files, *live}):
         row, file, state = rows.get(name), files.get(name), live.get(name)
@@ -45,6 +48,7 @@ def bots(place: Place, bots: BotsOption = None) -> None:
                 "operator_stopped": row["operator_stopped"] if row else False,
                 "updated_at": row["updated_at"] if row else None,
                 "last_error": (state or {}).get("last_error"),
+                "file_error": (state or {}).get("file_error"),
                 "running": state is not None,
             }
         )
@@ -62,12 +66,31 @@ def bots(place: Place, bots: BotsOption = None) -> None:
                 item["account"] or "-",
                 item["class"] or "(no file here)",
                 {True: "yes", False: "no", None: "-"}[item["enabled"]],
-                item["last_error"] or "",
+                item["last_error"] or (f"file not taken: {item['file_error']}" if item["file_error"] else ""),
             ]
             for item in items
         ],
         empty="no bots",
     )
+
+
+def _files(paths: "list[Path]", *, running: bool) -> "dict[str, BotFile]":
+    """The bots of the files by name. With a daemon that runs on without the bad files they are named on stderr;
+    otherwise raises ConfigurationInvalid."""
+    from config.toml_errors import ConfigurationInvalid
+    from runtime.bot_files import BotFiles
+    from runtime.cli.base import say
+    from signals.loading import load_bots
+
+    try:
+        return {file.name: file for file in load_bots(paths)}
+    except ConfigurationInvalid as invalid:
+        if not running:
+            raise
+        say(*map(str, invalid.faults))
+    files = BotFiles(paths, {})
+    checked = [files.check(path, digest) for path, digest in files.look().items()]
+    return {found.bot.name: found.bot for found in checked if found.bot is not None}
 
 
 def _status_text(item: dict[str, Any]) -> str:

@@ -138,7 +138,7 @@ def _serve(
 
     configure_logging(settings.log)
     chosen: dict[str, Any] = {} if roles is None else {"roles": roles}
-    sources = Sources(inputs.bot_paths, place.loaded.bot_overrides, place.loaded, place.load)
+    sources = Sources(inputs.bot_paths, place.loaded.bot_overrides, inputs.owners, place.loaded, place.load)
     daemon = Daemon(settings, inputs.bots, observe=observe, sources=sources, **chosen)
     with suppress(KeyboardInterrupt):  # before the daemon listens to signals itself
         asyncio.run(daemon.run())

@@ -31,6 +31,8 @@ class Inputs:
 
     bots: tuple["BotFile", ...]
     bot_paths: tuple[Path, ...]
+    owners: Mapping[str, Path]
+    """The file of each bot."""
     files: tuple["CandleFile", ...]
     summaries: tuple["CandleFileSummary", ...]
 
@@ -43,6 +45,7 @@ def gather(place: Place, bot_paths: Sequence[Path] | None, given: Sequence[str])
     """
     from config.settings import LogSettings
     from config.toml_errors import ConfigurationInvalid
+    from runtime.bot_files import owners_of
     from runtime.core import bot_limits
     from runtime.log import configure_logging
     from signals.isolation.limits import BotLimits
@@ -73,7 +76,7 @@ def gather(place: Place, bot_paths: Sequence[Path] | None, given: Sequence[str])
     if faults:
         raise invalid_input(faults)
     paths = bot_paths or [place.settings.bots_folder]
-    return Inputs(tuple(bots), tuple(paths), tuple(opened), tuple(summaries))
+    return Inputs(tuple(bots), tuple(paths), owners_of(paths), tuple(opened), tuple(summaries))
 
 
 def invalid_input(faults: Sequence[str]) -> CommandFailed:

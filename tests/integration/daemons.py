@@ -43,6 +43,7 @@ from config.loading import load_settings
 from runtime.app import Daemon, Started
 from runtime.errors import RuntimeFault
 from runtime.log import configure_logging
+from runtime.bot_files import owners_of
 from runtime.reload import Sources
 from signals.loading import load_bots
 
@@ -64,7 +65,7 @@ def main():
     configure_logging(settings.log)
     paths = tuple(Path(path) for path in given["bots"])
     bots = load_bots(paths, loaded.bot_overrides) if paths else []
-    sources = Sources(paths, loaded.bot_overrides, loaded, load)
+    sources = Sources(paths, loaded.bot_overrides, owners_of(paths), loaded, load)
     try:
         asyncio.run(Daemon(settings, bots, roles=tuple(given["roles"]), observe=observe, sources=sources).run())
     except RuntimeFault as fault:

@@ -12,7 +12,7 @@ from config.loading import load_settings
 from config.settings import SignalSettings
 from execution.errors import LeaseLost, StorageUnavailable
 from execution.model import AlertRaised
-from runtime.bot_files import BotFiles
+from runtime.bot_files import BotFiles, owners_of
 from runtime.bot_reload import BotChanged, BotReloader
 from runtime.reload import Reloader
 from runtime.settings_watch import SettingsWatch
@@ -97,6 +97,37 @@ async def test_a_file_that_changed_between_its_load_and_the_first_look_is_taken(
     )  # fmt: skip
     await late.look()
     assert [change.what for change in found.changes] == ["changed"]
+
+
+async def test_a_file_that_went_bad_before_the_first_look_is_told_as_that_of_its_bot(tmp_path: Path) -> None:
+    found = House(tmp_path / "bots", sma=SMA)
+    bots, owners = load_bots(found.sources), owners_of(found.sources)
+    await found.open()
+    found.write("sma", "")
+    late = BotReloader(
+        BotFiles(found.sources, {}), bots, found.stage.service, found.stage.reader, found.published.append,
+        found.changes.append, settle_seconds=0, owners=owners,
+    )  # fmt: skip
+    await late.look()
+    (alert,) = found.alerts()
+    assert (alert.about["bot"], alert.account) == ("sma", "main")
+    assert found.states()["sma"].file_error is not None
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["owners known", "owners unknown"])
+async def test_a_file_that_moves_during_the_first_look_ends_no_bot(tmp_path: Path, known: bool) -> None:
+    found = House(tmp_path / "bots", sma=SMA, other=OTHER)
+    bots, owners = load_bots(found.sources), owners_of(found.sources) if known else {}
+    await found.open()
+    late = BotReloader(
+        BotFiles(found.sources, {}), bots, found.stage.service, found.stage.reader, found.published.append,
+        found.changes.append, settle_seconds=0.1, owners=owners,
+    )  # fmt: skip
+    looking = asyncio.create_task(late.look())
+    await asyncio.sleep(0.05)
+    found.write("sma", SMA.replace("quantity = 1", "quantity = 2"))
+    await looking
+    assert [(change.bot, change.what) for change in found.changes] == [("sma", "changed")]
 
 
 async def test_a_changed_file_replaces_its_bot(tmp_path: Path) -> None:
