@@ -272,8 +272,8 @@ class SignalSettings(Section):
         10.0,
         ge=0.5,
         le=600,
-        description="Seconds a user-written bot may take to be imported and constructed, and again to be warmed "
-        "with the stored candles.",
+        description="Seconds a user-written bot may take to be imported and constructed, and again for every 1000 "
+        "stored candles that warm it.",
     )
     bot_memory_mb: Whole = Field(
         512,

@@ -12,7 +12,7 @@ from execution.model import Json
 from signals.bot import Bar, PositionView, Verdict
 from signals.errors import SignalsError
 from signals.isolation.limits import BotLimits
-from signals.isolation.process import Deadline, WorkerProcess
+from signals.isolation.process import WorkerProcess
 from signals.isolation.wire import Ask, Start, check_state, sent, verdict_of
 
 T = TypeVar("T")
@@ -59,7 +59,8 @@ class IsolatedBot:
         return self._checked(verdict_of, self._ask([message], self._limits.time_budget, "the decision on a candle"))
 
     def warm(self, history: Iterable[Bar]) -> None:
-        """Send the stored candles in batches; the bot sees one stream."""
+        """Send the stored candles in batches, each with its own budget: books of many years are no hang. The bot
+        sees one stream."""
         self._is_stale = True
         self._ask(_batches(history), self._limits.start_seconds, "warming with the stored candles")
 
@@ -87,7 +88,7 @@ class IsolatedBot:
         if process is None:
             raise SignalsError("the bot was closed")
         try:
-            return process.ask(messages, Deadline(seconds), what)
+            return process.ask(messages, seconds, what)
         except BaseException:
             self._process = None
             process.kill()

@@ -24,8 +24,8 @@ OUTPUT_LINES = 100
 class BotLimits:
     """The limits that are settings (`signals.*`).
 
-    `time_budget` is for one candle, `start_seconds` for importing and constructing, and again for warming
-    with stored candles; both in seconds of real time. `memory_mb` (data of the process) and
+    `time_budget` is for one candle, `start_seconds` for importing and constructing, and again for every 1000
+    stored candles that warm it; both in seconds of real time. `memory_mb` (data of the process) and
     `requests_per_hour` (of the candles' time, for every class of bot): 0 = no limit.
     """
 

@@ -78,14 +78,16 @@ class WorkerProcess:
 
     # ---- talking ------------------------------------------------------------------------------------
 
-    def ask(self, messages: Iterable[object], deadline: Deadline, what: str) -> Any:
-        """Send messages and wait for the one answer to them.
+    def ask(self, messages: Iterable[object], seconds: float, what: str) -> Any:
+        """Send messages and wait for the one answer to them; the budget runs anew with each message.
 
         Raises BotHung, BotDied, BotRaised, BadReply, BotUnusable; the process has ended then. `what` says what
         it was doing: "decide", "the start".
         """
+        deadline = Deadline(seconds)
         try:
             for message in messages:
+                deadline = Deadline(seconds)
                 self._send(message, deadline)
             return self._answer(deadline)
         except (TimeoutError, BlockingIOError):
