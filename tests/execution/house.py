@@ -446,4 +446,5 @@ def snapshot(state: TradingState) -> dict[str, Any]:
         "reservations": dict(state._reservations),
         "open": dict(state._open),
         "halts": dict(state._halts),
+        "deposited": nonzero(state._deposited),
     }

@@ -1,12 +1,14 @@
 """Disk full and database locked: nothing is sent, everybody sees it, a person's resume ends it."""
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection
 
 from execution import ledger
+from execution.limits import RiskLimits
 from execution.model import Account, AccountKind, AlertRaised, HaltChanged, OrderStatus, Severity, Side
 from execution.venue import VenueClosed, VenueReport
 from tests.execution.house import START, Books, House, answers, bar, facts_in, flow, reason
@@ -208,3 +210,21 @@ async def test_a_full_disk_stops_everything_before_the_venue_and_resume_ends_it(
     assert (await house.buy("1", account="live")).status == "filled"
     assert len(house.trades()) == len(broker.placed), "every fill is recorded once"
     assert books.count("orders") == len(broker.placed)
+
+
+async def test_a_loss_that_cannot_be_measured_for_the_storage_halts_like_a_fill_that_cannot_be_stored(
+    build: Callable[..., House], lock: Lock
+) -> None:
+    house = build(limits=RiskLimits(max_daily_loss=Decimal(50)))
+    await house.open()
+    await house.price("100")
+    await house.buy("10")
+    lock.hold()
+    events = await house.price("90")
+    assert {halt.by for halt in events if isinstance(halt, HaltChanged)} == {"storage"}
+    assert has_failed(house)
+    assert await house.price("89") == [], "said once"
+    lock.release()
+    await house.resume()
+    assert house.state.halt_of("main") is None, "whoever resumes knows of the loss"
+    assert [halt.by for halt in await house.price("80") if isinstance(halt, HaltChanged)] == ["limit:daily_loss"]

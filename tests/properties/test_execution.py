@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection
 
 from config.exact import ZERO
-from execution import ledger, orders
+from execution import ledger, marks, orders
+from execution.marks import LossMarks
 from execution.model import CashFlowKind, Halt, OrderStatus, OrderType, Request, Responded, Side, Trade
 from execution.paper import PaperCosts
 from execution.state import TradingState
@@ -254,6 +255,8 @@ changes = st.lists(
         st.tuples(st.just("change"), st.sampled_from(OrderStatus), st.integers(0, 9)),
         st.tuples(st.just("spend"), st.sampled_from(Side), st.integers(0, 9)),
         st.tuples(st.just("halt"), st.booleans(), st.just(None)),
+        st.tuples(st.just("accept"), st.just(None), st.integers(0, 3)),
+        st.tuples(st.just("mark"), st.booleans(), st.integers(0, 9)),
     ),
     max_size=12,
 )
@@ -261,7 +264,10 @@ changes = st.lists(
 
 def exact(state: TradingState) -> dict[str, Any]:
     """Everything of the state, copied, zeros and all."""
-    names = ("_cash", "_held", "_reserved_cash", "_reserved_quantity", "_reservations", "_open", "_halts")
+    names = (
+        "_cash", "_held", "_reserved_cash", "_reserved_quantity", "_reservations", "_open", "_halts", "_deposited",
+        "_accepted", "_marks", "_last_pnl",
+    )  # fmt: skip
     return {"sequence": state.sequence} | {name: dict(getattr(state, name)) for name in names}
 
 
@@ -300,6 +306,7 @@ def test_a_transaction_that_is_rolled_back_leaves_no_trace_in_memory(
             facts = books.facts()
             assert house.state.sequence == facts[-1].sequence == len(facts)
             assert house.state.cash("main") == sum((fact.cash_effect for fact in facts), ZERO)
+            assert books.ask(marks.read) == house.state._marks, "what is remembered is what is stored"
         finally:
             house.close()
             books.close()
@@ -335,6 +342,12 @@ def change_state(house: House, connection: Connection, number: int, what: str, w
         state.spent(order.id, trade)
     elif what == "halt":
         state.halted("main", Halt("manual", None, START) if which else None)
+    elif what == "accept":
+        state.counted("main", at(amount))
+    elif what == "mark":
+        found = LossMarks(START.date(), Decimal(amount), Decimal(amount), ZERO) if which else None
+        state.marked("main", found, START)
+        state.noted_pnl("main", Decimal(amount))
 
 
 def an_order(number: int, side: Side, quantity: Decimal) -> Any:
