@@ -226,11 +226,12 @@ def test_a_flood_leaves_everything_bounded() -> None:
 
 def test_a_lost_connection_makes_everything_stale_until_it_is_back() -> None:
     watch = Told().watch
-    assert watch.is_stale
+    seen = [watch.is_stale]
     watch.connected(NOW)
-    assert not watch.is_stale
+    seen.append(watch.is_stale)
     watch.disconnected("broken pipe", NOW)
-    assert watch.is_stale
+    seen.append(watch.is_stale)
+    assert seen == [True, False, True]
     assert (watch.link.reason, watch.link.since, watch.link.ever) == ("broken pipe", NOW, True)
 
 
