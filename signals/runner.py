@@ -20,6 +20,8 @@ from signals.scores import temperature
 from signals.stops import CostBasis, Stops
 from signals.weighted_file import WeightedFile
 
+_OF_ANY_TIMEFRAME = ("requested_at", "backoff_until")
+
 
 class BotRunner:
     """Runs a bot on the candles of one series. It is cold until it is bound to a timeframe and warmed."""
@@ -148,15 +150,16 @@ class BotRunner:
         return state
 
     def restore(self) -> None:
-        """Take back what is stored; a state of another timeframe means nothing here."""
+        """Take back what is stored; of a state of another timeframe only when the bot asked last, and must wait."""
         state = self._stored_state()
         self._carried = None
-        if self._bot is None or self.policy is None or state.get("timeframe") != self.timeframe:
+        if self._bot is None or self.policy is None:
             return
         policy, bot = state.get("policy"), state.get("bot")
+        same = state.get("timeframe") == self.timeframe
         if isinstance(policy, dict):
-            self.policy.load(policy)
-        if isinstance(bot, dict):
+            self.policy.load(policy if same else {key: policy[key] for key in _OF_ANY_TIMEFRAME if key in policy})
+        if same and isinstance(bot, dict):
             self._bot.load(bot)
 
     def _stored_state(self) -> dict[str, Json]:

@@ -48,6 +48,32 @@ async def test_every_closed_candle_brings_a_recommendation_and_a_cross_brings_a_
     assert request.signal_context["values"] == {"fast": (94 + 93 + 150) / 3, "slow": (150 + sum(range(93, 99))) / 7}
 
 
+async def test_a_rejected_order_starts_the_back_off_and_no_cooldown() -> None:
+    always = bot(WEIGHTED, threshold=0, confirmation_minutes=0, cooldown_minutes=30, backoff_minutes=3)
+    stage = await started(always)
+    candles = walk(300, seed=21)
+    outputs = []
+    for number, one in enumerate(candles):
+        outputs = await stage.service.on_candle(one)
+        if requests(outputs):
+            break
+    (request,) = requests(outputs)
+    rejected = Responded("main", request.request_id, ResponseStatus.REJECTED, True)
+    await stage.service.on_response(rejected)
+    assert request.decided_at is not None
+    later = []
+    for one in candles[number + 1 : number + 40]:
+        later += await stage.service.on_candle(one)
+    assert {advice.cooldown_until for advice in advices(later)} == {None}
+    sided = [a for a in advices(later) if a.side is not None and a.decided_at >= request.decided_at + 3 * MINUTE]
+    ready = [a.decided_at for a in advices(later) if a.ready_to_trade]
+    assert min(ready) >= request.decided_at + 3 * MINUTE
+    assert min(ready) == min(a.decided_at for a in sided if a.side is Side.BUY)
+    again = requests(later)[0]
+    await stage.fill(again, Decimal(100), START)
+    assert stage.service.holdings.last_fill("bot:weighted") == START
+
+
 async def test_candle_and_request_are_stored_before_anything_leaves() -> None:
     stage = await started(bot(SMA))
     (request,) = requests(await play(stage, DOWN_UP[:9]))
@@ -280,7 +306,7 @@ class Counter(BaseBot):
 async def test_a_bot_gets_its_own_state_back(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Counter] = []
 
-    def build(file: BotFile) -> Counter:
+    def build(file: BotFile, *limits: object) -> Counter:
         made.append(Counter())
         return made[-1]
 
@@ -292,7 +318,7 @@ async def test_a_bot_gets_its_own_state_back(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_a_state_that_is_no_json_is_that_bots_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(file: BotFile) -> Any:
+    def build(file: BotFile, *limits: object) -> Any:
         if file.name == "sma":
             return SmaCross(3, 7)
         found = Counter()

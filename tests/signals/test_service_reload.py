@@ -244,6 +244,17 @@ async def test_no_request_is_made_twice_for_one_candle_by_changing_the_file() ->
     assert requests(await stage.service.set_bot("sma", "evaluate")) == []
 
 
+async def test_nor_by_another_timeframe_and_back() -> None:
+    minutes = {"timeframe": "1m", "backoff_minutes": 0, "confirmation_minutes": 0}
+    stage = await started(bot(SMA, **minutes))
+    await stage.refuse(await asked(stage))
+    await stage.service.put_bot(bot(SMA, **{**minutes, "timeframe": "5m"}))
+    await stage.service.put_bot(bot(SMA, **minutes))
+    outputs = await stage.service.set_bot("sma", "evaluate")
+    assert [advice.side for advice in advices(outputs)] == ["BUY"]
+    assert requests(outputs) == []
+
+
 async def test_the_cooldown_after_a_fill_goes_on_in_the_new_bot() -> None:
     stage = await started(bot(SMA, cooldown_minutes=30))
     request = await asked(stage)
