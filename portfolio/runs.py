@@ -4,9 +4,10 @@ A run is logged before it begins, in a transaction of its own; everything else h
 so that a reader sees the old version or the new one, and a run that died is found in the log.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
@@ -16,22 +17,63 @@ from execution.ledger import derived_id
 from execution.model import Account
 from portfolio import allocations, batch, reviews
 from portfolio.allocations import CONTENT, Counts, Run, ScopeKey
-from portfolio.books import SymbolBook
 from portfolio.fifo import Allocation
 from portfolio.lots import Method, Selections
 from portfolio.reviews import Review
 from portfolio.tables import RunMode
 
 
-class _Rows:
-    """Takes the allocations of a computation in order; writes those from the first one on that the current
-    version does not have."""
+class Target(Protocol):
+    """Where a computation's differences from the current version go."""
 
-    def __init__(self, connection: Connection, run: Run, since: datetime | None) -> None:
+    def end(self, instant: datetime) -> None:
+        """From this instant on the current rows are no longer right."""
+        ...
+
+    def add(self, found: list[Allocation]) -> None:
+        """Rows of the new version."""
+        ...
+
+
+class _Written:
+    """Differences written as they are found."""
+
+    def __init__(self, connection: Connection, run: Run) -> None:
         self._connection = connection
         self._run = run
-        self._since = since
-        self._stored = _current(connection, run.key, since)
+
+    def end(self, instant: datetime) -> None:
+        allocations.close(self._connection, self._run.key, self._run.version, instant)
+
+    def add(self, found: list[Allocation]) -> None:
+        allocations.insert(self._connection, self._run.key, self._run.version, self._run.batch_id, found)
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a computation found: from `since` on the stored rows are replaced by `allocations`; None: nothing is
+    to be changed."""
+
+    since: datetime | None = None
+    allocations: list[Allocation] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
+
+    def end(self, instant: datetime) -> None:
+        """See `Target.end`."""
+        self.since = instant
+
+    def add(self, found: list[Allocation]) -> None:
+        """See `Target.add`."""
+        self.allocations += found
+
+
+class _Rows:
+    """Takes the allocations of a computation in order; hands on those from the first one on that the current
+    version does not have."""
+
+    def __init__(self, stored: Iterator[Sequence[Any]], target: Target) -> None:
+        self._target = target
+        self._stored = stored
         self._instant: list[Allocation] = []  # what was equal at the instant that is being compared
         self._changed = False
         self.counts = Counts()
@@ -40,7 +82,7 @@ class _Rows:
         """The next allocations."""
         self.counts.add(found)
         if self._changed:
-            self._insert(found)
+            self._target.add(found)
             return
         for index, piece in enumerate(found):
             stored = next(self._stored, None)
@@ -49,31 +91,22 @@ class _Rows:
                     self._instant = []
                 self._instant.append(piece)
                 continue
-            self._part(piece.closed_at, stored)
-            self._insert([*self._again(piece), *found[index:]])
+            instant = piece.closed_at
+            if stored is not None:
+                instant = min(instant, datetime.fromisoformat(stored[-1]))
+            self._part(instant, found[index:])
             return
 
     def finish(self) -> None:
         """There are no more: stored rows that are left have lost their reason."""
         if not self._changed and (stored := next(self._stored, None)) is not None:
-            closed_at = datetime.fromisoformat(stored[-1])
-            self._part(closed_at, None)
-            self._insert([piece for piece in self._instant if piece.closed_at >= closed_at])
+            self._part(datetime.fromisoformat(stored[-1]), [])
 
-    def _part(self, closed_at: datetime, stored: Sequence[Any] | None) -> None:
-        """From here on the versions differ: end the current rows from the earlier of the two instants on."""
+    def _part(self, instant: datetime, rest: list[Allocation]) -> None:
+        """From `instant` on the versions differ: what was equal at that very instant goes in again."""
         self._changed = True
-        if stored is not None:
-            closed_at = min(closed_at, datetime.fromisoformat(stored[-1]))
-        self._parted_at = closed_at
-        allocations.close(self._connection, self._run.key, self._run.version, closed_at)
-
-    def _again(self, piece: Allocation) -> list[Allocation]:
-        """Equal ones of the instant at which rows were ended: they go in again."""
-        return [equal for equal in self._instant if equal.closed_at >= self._parted_at]
-
-    def _insert(self, found: list[Allocation]) -> None:
-        allocations.insert(self._connection, self._run.key, self._run.version, self._run.batch_id, found)
+        self._target.end(instant)
+        self._target.add([piece for piece in self._instant if piece.closed_at >= instant] + rest)
 
 
 def _current(connection: Connection, key: ScopeKey, since: datetime | None) -> Iterator[Sequence[Any]]:
@@ -90,88 +123,77 @@ def _current(connection: Connection, key: ScopeKey, since: datetime | None) -> I
     yield from raw.execute(connection, f"{sql} ORDER BY closed_at, id", parameters).fetchall()
 
 
-def perform(
-    connection: Connection,
-    run: Run,
-    account: Account,
-    up_to: int,
-    *,
-    since: datetime | None = None,
-    selections: Selections | None = None,
-    progress: batch.Progress | None = None,
-) -> tuple[SymbolBook, Counts]:
-    """Compute a scope and make the run's version its current one, inside the caller's transaction.
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be computed: a scope's trades up to ledger sequence `up_to`.
 
-    `since`: what was closed before is known to be right and stays; otherwise everything is compared with the
-    current version. Rows are ended and added only from the first difference on. The caller logs the end
-    (`allocations.finish`) in the same transaction. Raises FifoError.
+    `since`: what was closed before is known to be right and stays; without it everything is compared with the
+    current version.
     """
-    rows = _Rows(connection, run, since)
+
+    account: Account
+    key: ScopeKey
+    up_to: int
+    since: datetime | None = None
+    selections: Selections | None = None
+    progress: batch.Progress | None = None
+
+
+def plan(connection: Connection, order: Order) -> Plan:
+    """Compute a scope and compare it with its current version; writes nothing. Raises FifoError."""
+    found = Plan()
+    found.counts = _compute(connection, order, found)
+    return found
+
+
+def apply(connection: Connection, run: Run, order: Order, planned: Plan, now: datetime) -> list[Review]:
+    """Make what was planned the current version; nothing of the scope may have been stored in between."""
+    if planned.since is not None:
+        target = _Written(connection, run)
+        target.end(planned.since)
+        target.add(planned.allocations)
+    return _end(connection, run, order, planned.counts, now)
+
+
+def perform(connection: Connection, run: Run, order: Order, now: datetime) -> list[Review]:
+    """`plan` and `apply` in one transaction, writing on the way: memory grows with the open lots only."""
+    return _end(connection, run, order, _compute(connection, order, _Written(connection, run)), now)
+
+
+def _compute(connection: Connection, order: Order, target: Target) -> Counts:
+    key = order.key
+    rows = _Rows(_current(connection, key, order.since), target)
     computed = batch.compute(
         connection,
-        account,
-        run.key.symbol,
-        up_to,
-        method=run.key.method,
-        selections=selections,
+        order.account,
+        key.symbol,
+        order.up_to,
+        method=key.method,
+        selections=order.selections,
         sink=rows.take,
-        since=since,
-        progress=progress,
+        since=order.since,
+        progress=order.progress,
     )
     rows.finish()
-    counts = rows.counts
-    counts.buys, counts.sells = computed.buys, computed.sells
-    allocations.point(connection, run.key, run.version, up_to)
-    return computed.book, counts
+    rows.counts.buys, rows.counts.sells = computed.buys, computed.sells
+    return rows.counts
 
 
-class Runner:
-    """The steps of a run as works of the writer; between the two a kill leaves a run that is found in the log.
+def _end(connection: Connection, run: Run, order: Order, counts: Counts, now: datetime) -> list[Review]:
+    """Move the pointer, log the end; returns the new entries of the review queue."""
+    key = order.key
+    allocations.point(connection, key, run.version, order.up_to)
+    allocations.finish(connection, run, counts, order.up_to, now)
+    if key.method is not Method.FIFO:
+        return []
+    return reviews.sync(connection, [(key.account, key.symbol)], now)
 
-    `now` tells the wall clock; `fence` raises when the portfolio role belongs to another process.
-    """
 
-    def __init__(
-        self,
-        account: Account,
-        key: ScopeKey,
-        up_to: int,
-        now: Callable[[], datetime],
-        *,
-        fence: Callable[[Connection], None] = lambda _connection: None,
-        batch_id: str | None = None,
-    ) -> None:
-        self._account = account
-        self._key = key
-        self._up_to = up_to
-        self._now = now
-        self._fence = fence
-        self._batch_id = batch_id
-
-    def begin(self, connection: Connection, mode: RunMode, reason: str, *, since: datetime | None = None) -> Run:
-        """Log the run."""
-        self._fence(connection)
-        now = self._now()
-        batch_id = self._batch_id or derived_id("batch", *map(str, self._key), now.isoformat())
-        return allocations.begin(
-            connection, self._key, batch_id=batch_id, mode=mode, reason=reason, now=now, since=since
-        )
-
-    def perform(
-        self,
-        connection: Connection,
-        run: Run,
-        *,
-        since: datetime | None = None,
-        selections: Selections | None = None,
-        progress: batch.Progress | None = None,
-    ) -> list[Review]:
-        """Compute, point to the new version, log the end; returns the new entries of the review queue."""
-        self._fence(connection)
-        _, counts = perform(
-            connection, run, self._account, self._up_to, since=since, selections=selections, progress=progress
-        )
-        allocations.finish(connection, run, counts, self._up_to, self._now())
-        if self._key.method is not Method.FIFO:
-            return []
-        return reviews.sync(connection, [(self._key.account, self._key.symbol)], self._now())
+def log(
+    connection: Connection, order: Order, mode: RunMode, reason: str, now: datetime, batch_id: str | None = None
+) -> Run:
+    """Log a run as running, in a transaction of its own: one that dies is found in the log."""
+    named = batch_id or derived_id("batch", *map(str, order.key), now.isoformat())
+    return allocations.begin(
+        connection, order.key, batch_id=named, mode=mode, reason=reason, now=now, since=order.since
+    )

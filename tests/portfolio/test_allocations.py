@@ -206,7 +206,7 @@ async def test_a_run_that_died_is_marked_as_failed_and_the_version_before_it_sta
     await deliver(service, database, line.buy("1", "100", minute=10), line.sell("1", "130", minute=20))
     await service.flush()
     before = current(database)
-    service._writer = DiesAfter(database, 1)
+    service._storage._writer = DiesAfter(database, 1)
     database.append([late := line.buy("1", "90", minute=5)])
     await service.on_facts(FactsRecorded((late,)))
 

@@ -1,0 +1,244 @@
+"""Where the books are kept: allocations by version and snapshots of the lots, written by the portfolio role.
+
+All of it are caches of the ledger. A batch of fills is one transaction with its snapshot, so that a snapshot
+never knows of fills whose allocations are not stored; a failed transaction is tried again with the next.
+"""
+
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import TypeAlias, TypeVar
+
+from sqlalchemy import Connection
+
+from execution.errors import StorageUnavailable
+from execution.ledger import derived_id
+from execution.model import Account, AlertRaised, Severity
+from execution.ports import Clock, Reader, Writer
+from portfolio import allocations, checkpoint, recompute, runs, selections
+from portfolio.allocations import Run, ScopeKey
+from portfolio.allocator import Allocator, Batch, Rewrite, rewrites
+from portfolio.books import Books, FillOutcome, Scope
+from portfolio.errors import FifoError
+from portfolio.lots import Method
+from portfolio.recompute import Opened
+from portfolio.reviews import Review
+from portfolio.tables import RunMode
+
+T = TypeVar("T")
+Fence: TypeAlias = Callable[[Connection], None]
+"""Raises LeaseLost when the portfolio role belongs to another process by now."""
+
+
+class BooksStorage:
+    """See the module. Its owner calls it one at a time.
+
+    `keep_allocations` false: only snapshots are written. `problem` says why the last snapshot could not be read
+    or written; None when it could. `raised` are alerts that wait to be published.
+    """
+
+    def __init__(
+        self, writer: Writer, reader: Reader, clock: Clock, fence: Fence, *, keep_allocations: bool = True
+    ) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._now = clock.recorded_now
+        self._fence = fence
+        self._allocator = Allocator() if keep_allocations else None
+        self._digests: dict[Scope, str] | None = None
+        self._needed: dict[Scope, str] = {}
+        """Scopes that need a run over all their trades before anything else of them is stored."""
+        self._abandoned: list[int] = []
+        """Runs that were logged and then failed with the storage."""
+        self.sequence = 0
+        """The ledger sequence of the stored snapshot."""
+        self.problem: str | None = None
+        self.raised: list[AlertRaised] = []
+
+    # ---- start ----------------------------------------------------------------------------------------
+
+    async def open(self) -> Books:
+        """The books at the ledger's head; what is missing of the allocations waits to be stored."""
+        if self._allocator is not None:
+            await self._reader.read(self._allocator.load)
+        opened, outcomes = await self._reader.read(self._open)
+        self._digests = opened.digests
+        self.sequence = opened.stored_sequence
+        self.problem = opened.problem
+        if self._allocator is not None:
+            self._needed = self._runs_needed(opened, self._allocator)
+            for outcome in outcomes:
+                if (outcome.trade.account, outcome.trade.symbol) not in self._needed:
+                    self._allocator.add(outcome)
+        return opened.books
+
+    def _open(self, connection: Connection) -> tuple[Opened, list[FillOutcome]]:
+        """The books, and what the facts beyond the stored allocations meant."""
+        outcomes: list[FillOutcome] = []
+        allocator = self._allocator
+
+        def booked(outcome: FillOutcome) -> None:
+            trade = outcome.trade
+            if allocator is not None and trade.sequence > allocator.stored_up_to((trade.account, trade.symbol)):
+                outcomes.append(outcome)
+
+        return recompute.open_books(connection, outcomes=booked), outcomes
+
+    @staticmethod
+    def _runs_needed(opened: Opened, allocator: Allocator) -> dict[Scope, str]:
+        """The scopes of which nothing usable is stored, or whose trades came out of order, each with the reason."""
+        scopes = opened.books.symbols
+        reasons: dict[Scope, str] = dict.fromkeys(opened.recomputed, "back-dated trade or correction")
+        reasons |= dict.fromkeys(allocator.outdated(scopes), "no usable version is stored")
+        if opened.digests is None:
+            reasons |= dict.fromkeys(scopes, f"snapshot: {opened.problem or 'there is none'}")
+        return reasons
+
+    async def settle(self, books: Books) -> None:
+        """Once after `open`: end what a killed process left behind, store what is missing. A storage that fails is
+        tried again with the next flush: these are only caches."""
+        if self._allocator is None:
+            return
+        problem = self.problem
+        try:
+            await self._submit(lambda connection: allocations.fail_interrupted(connection, self._now()))
+            await self.flush(books, snapshot=self._digests is None)
+            self.problem = problem
+        except StorageUnavailable as error:
+            self.problem = str(error)
+
+    # ---- what fills meant -----------------------------------------------------------------------------
+
+    def add(self, outcome: FillOutcome) -> None:
+        """A fill was booked."""
+        if self._allocator is not None:
+            self._allocator.add(outcome)
+
+    def rewrite(self, scope: Scope, rewrite: Rewrite) -> None:
+        """A scope was computed anew from an instant on."""
+        if self._allocator is not None:
+            self._allocator.rewrite(scope, rewrite)
+
+    # ---- storing --------------------------------------------------------------------------------------
+
+    def is_current(self, books: Books) -> bool:
+        """Whether the stored snapshot is of this moment."""
+        return books.sequence == self.sequence and self._digests is not None
+
+    async def flush(self, books: Books, *, snapshot: bool = False) -> None:
+        """Store the allocations that wait and, if asked for, a snapshot. Raises StorageUnavailable (they wait on)
+        or LeaseLost."""
+        for scope, reason in sorted(self._needed.items()):
+            await self.run(books, ScopeKey(*scope), RunMode.FULL, reason)
+            del self._needed[scope]
+        allocator = self._allocator
+        if not snapshot and (allocator is None or not allocator.has_work):
+            return
+        state = checkpoint.take(books, self._digests) if snapshot else None
+        waiting = None if allocator is None else allocator.take(books.sequence)
+        try:
+            await self._write(waiting, state)
+        except BaseException:
+            if allocator is not None and waiting is not None:
+                allocator.give_back(waiting)
+            raise
+        if state is not None:
+            self.sequence = state.sequence
+            books.changed.clear()
+            books.changed_cash.clear()
+            self.problem = None
+
+    async def _write(self, waiting: Batch | None, state: checkpoint.Snapshot | None) -> None:
+        allocator = self._allocator
+        begun: dict[Scope, Run] = {}
+        if waiting is not None and any(rewrites(waiting)):
+            begun = await self._submit(lambda connection: self._log_rewrites(connection, waiting))
+            self._abandoned += [run.id for run in begun.values()]
+
+        def work(connection: Connection) -> tuple[list[Review], dict[Scope, str] | None]:
+            found: list[Review] = []
+            if allocator is not None and waiting is not None:
+                self._fail_abandoned(connection, begun)
+                found = allocator.write(connection, waiting, begun, self._now())
+            return found, None if state is None else checkpoint.store(connection, state)
+
+        found, digests = await self._submit(work)
+        self._abandoned.clear()
+        if allocator is not None and waiting is not None:
+            allocator.committed(waiting)
+        if state is not None:
+            self._digests = digests
+        self.raised += map(unmatched_alert, found)
+
+    def _fail_abandoned(self, connection: Connection, begun: Mapping[Scope, Run]) -> None:
+        for run_id in set(self._abandoned) - {run.id for run in begun.values()}:
+            allocations.fail(connection, run_id, "the storage failed", None, self._now())
+
+    def _log_rewrites(self, connection: Connection, waiting: Batch) -> dict[Scope, Run]:
+        """Log what is about to be computed anew, in a transaction of its own: a run that dies stays in the log."""
+        now = self._now()
+        batch_id = derived_id("batch", str(waiting.sequence), now.isoformat())
+        return {
+            scope: allocations.begin(
+                connection,
+                ScopeKey(*scope),
+                batch_id=batch_id,
+                mode=RunMode.SYMBOL,
+                reason=rewrite.reason,
+                now=now,
+                since=rewrite.since,
+            )
+            for scope, rewrite in rewrites(waiting)
+        }
+
+    async def run(
+        self,
+        books: Books,
+        key: ScopeKey,
+        mode: RunMode,
+        reason: str,
+        *,
+        since: datetime | None = None,
+        batch_id: str | None = None,
+    ) -> Run:
+        """Compute a scope from its trades and make that its current version. The long part only reads, so that
+        fills go on being recorded meanwhile. Raises FifoError (logged), StorageUnavailable, LeaseLost."""
+        order = await self._order(books.accounts[key.account], key, books.sequence, since)
+        run = await self._submit(lambda c: runs.log(c, order, mode, reason, self._now(), batch_id))
+        self._abandoned.append(run.id)
+        try:
+            planned = await self._reader.read(lambda connection: runs.plan(connection, order))
+        except FifoError as error:
+            said, trace = str(error), traceback.format_exc()
+            await self._submit(lambda connection: allocations.fail(connection, run.id, said, trace, self._now()))
+            self._abandoned.remove(run.id)
+            raise
+        found = await self._submit(lambda connection: runs.apply(connection, run, order, planned, self._now()))
+        self._abandoned.remove(run.id)
+        if self._allocator is not None and key.method is Method.FIFO:
+            self._allocator.forget((key.account, key.symbol))
+            await self._reader.read(self._allocator.load)
+        self.raised += map(unmatched_alert, found)
+        return run
+
+    async def _order(self, account: Account, key: ScopeKey, up_to: int, since: datetime | None) -> runs.Order:
+        chosen = await self._reader.read(selections.stored) if key.method is Method.SPECIFIC else None
+        return runs.Order(account, key, up_to, since, chosen)
+
+    def _submit(self, work: Callable[[Connection], T]) -> Awaitable[T]:
+        """A work of the writer that only the role's holder may do."""
+
+        def fenced(connection: Connection) -> T:
+            self._fence(connection)
+            return work(connection)
+
+        return self._writer.submit(fenced)
+
+
+def unmatched_alert(review: Review) -> AlertRaised:
+    """A sell without a lot: somebody has to look."""
+    about = {"symbol": review.symbol, "review": review.id}
+    if review.trade_id is not None:
+        about["trade"] = review.trade_id
+    message = f"{review.account}: {review.detail} (`fillbook review list`)"
+    return AlertRaised(Severity.HIGH, review.kind, message, review.account, about)
