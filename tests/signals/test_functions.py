@@ -96,6 +96,24 @@ def test_a_function_that_remembers_is_warm_after_its_seed(name: str) -> None:
     assert all(v.score is None for v in verdicts(CANDLES[:249], text))
 
 
+@pytest.mark.parametrize(
+    ("entry", "needed"),
+    [
+        ('function = "RSI", params = {timeperiod = 80}', 400),
+        ('function = "EMA", params = {fast = 10, slow = 90}', 450),
+        ('function = "MACD", params = {slowperiod = 70}', 350),
+        ('function = "EMA", mapper = "price_vs"', 250),  # five times 30 would be less
+        ('function = "SMA", params = {fast = 10, slow = 90}', 250),  # no memory, but the ATR has one
+        ('function = "STOCH"', 9),
+    ],
+)
+def test_warm_up_takes_250_candles_or_five_of_the_longest_period(entry: str, needed: int) -> None:
+    candles = [c._replace(close=c.close + i % 2 * Decimal("0.001")) for i, c in enumerate(CANDLES)]  # each moves
+    found = verdicts(candles, one_signal(entry))
+    first = next(index for index, verdict in enumerate(found) if verdict.score is not None)
+    assert first == needed - 1
+
+
 def test_names_of_the_mappers_parameters_are_no_parameters_of_functions() -> None:
     for name in function_names():
         for mapper in fitting_mappers(function(name)):
