@@ -54,6 +54,57 @@ def test_a_gap_over_two_timeframes_starts_it_anew_and_one_of_two_does_not() -> N
     assert confirmed(policy(confirmation_minutes=3), [(1, BUY), (4.1, BUY), (5, BUY)]) == [False, False, False]
 
 
+HOUR = timedelta(hours=1)
+
+
+def hourly(closes: Sequence[tuple[float, Side | None]], **overrides: object) -> list[bool]:
+    """Whether it is confirmed at closes so many hours after the start."""
+    found = Policy(bot(WEIGHTED, **overrides), HOUR)
+    result = []
+    for hours, side in closes:
+        found.observe(side, START + hours * HOUR)
+        result.append(found.confirmed_since is not None)
+    return result
+
+
+def test_a_timeframe_longer_than_the_minutes_needs_the_close_after_the_first() -> None:
+    assert hourly([(1, BUY), (2, BUY), (3, BUY)], confirmation_minutes=5) == [False, True, True]
+    assert hourly([(1, BUY), (2, SELL), (3, BUY), (4, BUY)], confirmation_minutes=5) == [False, False, False, True]
+    assert hourly([(1, BUY), (3, BUY)], confirmation_minutes=5) == [False, True]  # a gap of exactly two
+    assert hourly([(1, BUY), (4, BUY), (5, BUY)], confirmation_minutes=5) == [False, False, True]
+    assert hourly([(1, BUY), (2, None), (3, BUY)], confirmation_minutes=5) == [False, False, False]
+    assert hourly([(1, BUY), (4, SELL)], confirmation_minutes=0) == [True, True]
+
+
+def test_the_minutes_may_pass_exactly_and_a_moment_less_is_too_early() -> None:
+    moment = 1 / 60_000_000  # a microsecond
+    assert confirmed(policy(confirmation_minutes=2), [(1, BUY), (3, BUY)]) == [False, True]
+    assert confirmed(policy(confirmation_minutes=2), [(1, BUY), (3 - moment, BUY)]) == [False, False]
+    assert confirmed(policy(confirmation_minutes=2), [(1, BUY), (3, BUY), (5 + moment, BUY)]) == [False, True, False]
+
+
+def test_a_confirmation_once_complete_holds_until_the_side_ends() -> None:
+    found = policy(confirmation_minutes=1)
+    assert confirmed(found, [(m, BUY) for m in range(1, 6)]) == [False, True, True, True, True]
+    assert found.confirmed_since == at(2)
+    assert confirmed(found, [(6, SELL)]) == [False]
+    assert found.confirmed_since is None
+
+
+@pytest.mark.parametrize("cut", range(9))
+@pytest.mark.parametrize("minutes", [0, 2, 3])
+def test_a_restart_at_any_close_changes_no_confirmation(cut: int, minutes: int) -> None:
+    sides = [(1, BUY), (2, BUY), (3, None), (4, BUY), (5, BUY), (6, BUY), (9, BUY), (10, SELL), (11, SELL)]
+    whole = confirmed(policy(confirmation_minutes=minutes), sides)
+    found = policy(confirmation_minutes=minutes)
+    before = confirmed(found, sides[:cut])
+    again = policy(confirmation_minutes=minutes)
+    again.load(found.dump())
+    if cut:
+        again.continue_from(START + sides[cut - 1][0] * MINUTE)  # the last stored candle
+    assert before + confirmed(again, sides[cut:]) == whole
+
+
 def test_asking_again_for_the_same_candle_changes_nothing() -> None:
     found = policy(confirmation_minutes=2)
     assert confirmed(found, [(1, BUY), (1, BUY), (2, BUY), (2, BUY), (3, BUY)]) == [False] * 4 + [True]
@@ -84,6 +135,25 @@ def test_cooldown_counts_from_the_bots_own_last_fill() -> None:
     assert found.cooldown_until(START + 13 * MINUTE, after) is None
     assert found.cooldown_until(START, holdings()) is None
     assert policy(cooldown_minutes=0).cooldown_until(START + 10 * MINUTE, after) is None
+
+
+def test_a_cooldown_ends_at_its_very_end_and_counts_from_the_execution_not_from_the_candle() -> None:
+    found = policy(cooldown_minutes=3)
+    after = holdings(trade(2, BUY, "1", 10.5))
+    until = START + 13.5 * MINUTE
+    moment = timedelta(microseconds=1)
+    assert found.cooldown_until(until - moment, after) == until
+    assert found.cooldown_until(until, after) is None
+    assert found.cooldown_until(START + 5 * MINUTE, after) == until  # a fill of the future, by another clock
+
+
+def test_a_fill_of_the_bots_stop_cools_down_too_and_the_later_one_counts() -> None:
+    found = policy(cooldown_minutes=3)
+    stop, own = trade(2, SELL, "1", 10, triggered_by="stop:weighted"), trade(3, BUY, "1", 5)
+    assert found.cooldown_until(START + 12 * MINUTE, holdings(stop, own)) == at(13)
+    assert found.cooldown_until(START + 12 * MINUTE, holdings(replace(own, sequence=2))) is None
+    others = replace(stop, triggered_by="stop:other")
+    assert found.cooldown_until(START + 12 * MINUTE, holdings(others)) is None
 
 
 def test_a_refusal_starts_a_back_off_and_a_fill_does_not() -> None:
