@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from execution.errors import StorageUnavailable
-from execution.model import Candle, OrderRequest
+from execution.model import Candle, OrderRequest, ResponseStatus, Side
 from execution.writer import InlineReader
 from signals import runner as runners
 from signals import tables
@@ -33,6 +33,7 @@ from tests.signals.stage import (
     requests,
     walk,
 )
+from tests.signals.test_stops import QUIET, guarded
 
 DOWN_UP = [*(candle(i, 100 - i) for i in range(8)), candle(8, 150), candle(9, 151)]
 """Closes on which SMA(3) crosses SMA(7) upwards on the ninth candle, and the candle after it."""
@@ -405,3 +406,40 @@ async def test_a_fault_of_the_file_is_part_of_what_is_said_about_the_bot() -> No
     assert stage.service.set_file_error("sma", "line 3") == []
     (state,) = states(await stage.service.put_bot(bot(SMA, quantity=3)))
     assert state.file_error is None
+
+
+# ---- stops ----------------------------------------------------------------------------------------------
+
+
+async def test_the_high_water_mark_survives_another_trailing_stop() -> None:
+    stage = await guarded(bot(QUIET, trailing_stop_pct=20))
+    await stage.by_hand(Side.BUY, "1")
+    await stage.closes([100, 110])
+    (state,) = states(await stage.service.put_bot(bot(QUIET, trailing_stop_pct=5)))
+    assert state.stops is not None
+    assert (state.stops.high_water_mark, state.stops.trailing_stop) == (110, Decimal("104.5"))
+    (request,) = requests(await stage.close(2, "104.5"))
+    assert request.triggered_by == "stop:sma"
+
+
+async def test_a_triggered_stop_goes_on_closing_after_a_change_of_the_file() -> None:
+    stage = await guarded(bot(QUIET, stop_loss_pct=5))
+    await stage.by_hand(Side.BUY, "1")
+    (request,) = requests(await stage.closes([100, 90]))
+    await stage.service.put_bot(bot(QUIET, stop_loss_pct=50))
+    assert stage.service.open_requests() == [request]
+    assert requests(await stage.close(2, 100)) == []  # one at a time
+    await stage.answer(request, ResponseStatus.REFUSED, "halted")
+    (again,) = requests(await stage.close(3, 100))
+    assert (again.triggered_by, again.close) == ("stop:sma", True)
+
+
+async def test_the_marks_of_one_symbol_are_none_of_another() -> None:
+    stage = await guarded(bot(QUIET, trailing_stop_pct=20))
+    await stage.by_hand(Side.BUY, "1")
+    await stage.closes([100, 110])
+    (state,) = states(await stage.service.put_bot(bot(QUIET, symbol="ETH-USD", trailing_stop_pct=20)))
+    assert state.stops is not None
+    assert state.stops.high_water_mark is None
+    (state,) = states(await stage.service.put_bot(bot(QUIET)))
+    assert state.stops is None
