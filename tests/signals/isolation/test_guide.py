@@ -50,7 +50,17 @@ def test_the_bot_file_in_the_guide_is_the_file_of_the_example() -> None:
 def test_the_test_in_the_guide_passes(tmp_path: Path) -> None:
     (tmp_path / "test_breakout.py").write_text(block("def test_a_new_high_is_bought() -> None:"))
     (tmp_path / "breakout.py").write_bytes((EXAMPLE / "breakout.py").read_bytes())
-    command = [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
     run = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
     assert "1 passed" in run.stdout

@@ -9,8 +9,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from config.toml_errors import TomlDocument
+from execution.errors import StorageUnavailable
 from execution.model import AlertRaised, Candle
 from signals.bot_file import BotFile
+from signals.errors import BotNotTaken
 from signals.isolation.limits import BotLimits
 from signals.loading import check_bot
 from signals.model import BotStatus, Recommendation
@@ -187,6 +189,51 @@ async def test_a_restart_in_the_middle_changes_no_later_word_of_the_example(at: 
     assert advices([*first, *second]) == advices(whole)
     assert requests([*first, *second]) == requests(whole)
     assert len(requests(whole)) >= 4
+
+
+# ---- bots come, change and go ---------------------------------------------------------------------------
+
+
+async def test_a_bot_whose_file_changed_gets_a_fresh_process_and_the_old_one_ends(tmp_path: Path) -> None:
+    stage = Stage([own_bot(tmp_path)], limits=PATIENT)
+    await stage.service.start()
+    await play(stage, walk(10, seed=1))
+    (old,) = workers_of(os.getpid())
+    changed = own_bot(tmp_path, decide="return Verdict(None, -0.5)")
+    await stage.service.put_bot(changed)
+    (new,) = workers_of(os.getpid())
+    assert new != old
+    (advice,) = advices(await stage.service.on_candle(candle(10, 100)))
+    assert advice.score == -0.5
+    await stage.service.remove_bot("bad")
+    assert workers_of(os.getpid()) == []
+
+
+@pytest.mark.parametrize("code", [{"top": "1 / 0"}, {"init": "os._exit(3)"}, {"update": "1 / 0"}])
+async def test_a_change_that_cannot_run_keeps_the_old_process(tmp_path: Path, code: dict[str, str]) -> None:
+    stage = Stage([own_bot(tmp_path)], limits=PATIENT)
+    await stage.service.start()
+    await play(stage, walk(10, seed=1))
+    before = workers_of(os.getpid())
+    with pytest.raises(BotNotTaken):
+        await stage.service.put_bot(own_bot(tmp_path, **code))
+    assert workers_of(os.getpid()) == before
+    assert len(advices(await stage.service.on_candle(candle(10, 100)))) == 1
+    stage.service.close()
+
+
+async def test_a_change_that_cannot_be_stored_leaves_only_the_old_process(tmp_path: Path) -> None:
+    stage = Stage([own_bot(tmp_path)], limits=PATIENT)
+    await stage.service.start()
+    await play(stage, walk(10, seed=1))
+    before = workers_of(os.getpid())
+    stage.writer.broken = StorageUnavailable("no")
+    with pytest.raises(StorageUnavailable):
+        await stage.service.put_bot(own_bot(tmp_path, more="def dump(self):\n    return {'other': 1}"))
+    assert workers_of(os.getpid()) == before
+    stage.writer.broken = None
+    assert len(advices(await stage.service.on_candle(candle(10, 100)))) == 1
+    stage.service.close()
 
 
 # ---- a flood of requests --------------------------------------------------------------------------------
