@@ -8,6 +8,7 @@ from rich.text import Text
 
 from runtime.cli.output import MISSING, age, number
 from runtime.watch.model import Watch
+from runtime.watch.tables import QUIET
 
 BAR = 4
 """Cells on each side of a score bar; twice as many where there is room."""
@@ -26,10 +27,10 @@ def percent(value: Decimal | None) -> Text:
 def score_bar(score: float | None, half: int = BAR) -> Text:
     """A score as a bar around its middle: `[----|##--]` is +0.5; the left half is for sells."""
     if score is None:
-        return Text("[" + " " * half + "|" + " " * half + "]", style="bright_black")
+        return Text("[" + " " * half + "|" + " " * half + "]", style=QUIET)
     filled = min(half, round(abs(score) * half))
     rest, none = "-" * (half - filled), "-" * half
-    bar = Text("[", style="bright_black")
+    bar = Text("[", style=QUIET)
     if score < 0:
         bar.append(rest).append("#" * filled, style="bold red").append(f"|{none}")
     else:
@@ -69,7 +70,7 @@ def mark_age(heard_at: datetime | None, mark_time: datetime | None, now: datetim
         if mark_time is None:
             return Text(MISSING)
         if now - mark_time > _OLD:
-            return Text(mark_time.strftime("%Y-%m-%d"), style="bright_black")
+            return Text(mark_time.strftime("%Y-%m-%d"), style=QUIET)
         since = mark_time
     seconds = (now - since).total_seconds()
-    return Text(age(seconds), style="yellow" if seconds > _STALE_SECONDS else "bright_black")
+    return Text(age(seconds), style="yellow" if seconds > _STALE_SECONDS else QUIET)

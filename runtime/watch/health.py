@@ -10,7 +10,7 @@ from runtime.cli.output import MISSING, price
 from runtime.watch.forms import Moment, mark_age
 from runtime.watch.model import Market, Watch
 from runtime.watch.rows import StatusRow
-from runtime.watch.tables import GAP, Column, lay_out
+from runtime.watch.tables import GAP, QUIET, Column, lay_out
 
 _MOST_WRAPPED = 4
 _CONSOLE = Console(file=StringIO(), width=80)  # only asked for how to break lines
@@ -34,14 +34,16 @@ def health_lines(watch: Watch, moment: Moment, width: int | None = None) -> list
     for name, text in pairs:
         for index, part in enumerate(_wrapped(text, None if width is None else max(10, width - left))):
             title = name if index == 0 else ""
-            lines.append(Text.assemble((title.ljust(left), "bright_black"), part, no_wrap=True))
+            lines.append(Text.assemble((title.ljust(left), QUIET), part, no_wrap=True))
     return lines
 
 
 def _wrapped(text: Text, width: int | None) -> Sequence[Text]:
     if width is None or text.cell_len <= width:
         return [text]
-    return text.wrap(_CONSOLE, width)[:_MOST_WRAPPED]
+    free = text.copy()
+    free.no_wrap = False
+    return free.wrap(_CONSOLE, width)[:_MOST_WRAPPED]
 
 
 def _bot_pairs(watch: Watch) -> list[tuple[str, Text]]:
@@ -129,10 +131,10 @@ def _market_lines(watch: Watch, moment: Moment) -> Sequence[Text]:
 def _market_cells(market: Market, moment: Moment) -> list[Text]:
     candle = ""
     if market.candle_time is not None:
-        candle = f"{market.timeframe} candle of {moment.text(market.candle_time)}"
+        candle = f"{market.timeframe} {moment.text(market.candle_time)}"
     return [
         Text(market.symbol),
         Text(price(market.price)),
         mark_age(market.heard_at, market.time, moment.wall),
-        Text(candle, style="bright_black"),
+        Text(candle, style=QUIET),
     ]

@@ -10,11 +10,11 @@ from runtime.cli.output import MISSING, age, money, number, price, signed
 from runtime.watch.forms import BAR, Moment, mark_age, percent, score_bar
 from runtime.watch.model import Watch
 from runtime.watch.rows import AdviceRow, BotRow, PortfolioRow, PositionRow, StopsRow, TradeRow
-from runtime.watch.tables import GAP, Column, Table, lay_out
+from runtime.watch.tables import GAP, QUIET, Column, Table, lay_out
 
 _ROOMY = 110
 
-_TEMPERATURES = {"HOT": "bold red", "WARM": "yellow", "COOL": "cyan", "COLD": "blue", "FROZEN": "bright_black"}
+_TEMPERATURES = {"HOT": "bold red", "WARM": "yellow", "COOL": "cyan", "COLD": "blue", "FROZEN": QUIET}
 _STATUSES = {"RUNNING": "green", "STOPPED": "yellow", "ERROR": "bold red"}
 _SIDES = {"BUY": "green", "SELL": "magenta"}
 
@@ -65,7 +65,7 @@ def _money_parts(watch: Watch, account: str, moment: Moment, *, named: bool) -> 
         parts.append(Text(" HALTED ", style="bold white on red"))
     found = watch.portfolios.get(account)
     if found is None:
-        return [*parts, Text("no portfolio yet", style="bright_black")]
+        return [*parts, Text("no portfolio yet", style=QUIET)]
     parts.append(Text.assemble("equity ", (money(found.equity), "bold"), f" {found.currency}"))
     pnl = Text("P&L ").append_text(signed(found.total_pnl))
     if found.return_ratio is not None:
@@ -200,7 +200,7 @@ def _bot_cells(row: BotRow, moment: Moment, half: int) -> list[Text]:
         Text(temperature.lower(), style=_TEMPERATURES.get(temperature, "")),
         score_bar(score, half),
         Text(MISSING if score is None else f"{score:+.2f}"),
-        Text(side.lower() if side == "HOLD" else side, style=_SIDES.get(side, "bright_black")),
+        Text(side.lower() if side == "HOLD" else side, style=_SIDES.get(side, QUIET)),
         at_work(row, moment),
     ]
 
@@ -220,14 +220,14 @@ def at_work(row: BotRow, moment: Moment) -> Text:
     if row.status == "ERROR" and row.last_error:
         return Text(row.last_error, style="red")
     if row.status != "RUNNING":
-        return Text(f"{row.status.lower()} since {moment.text(row.since)}", style="bright_black")
+        return Text(f"{row.status.lower()} since {moment.text(row.since)}", style=QUIET)
     parts = [_waiting(row.advice), _stops_text(row.stops)]
     return Text("  ").join(part for part in parts if part)
 
 
 def _waiting(advice: AdviceRow | None) -> Text:
     if advice is None:
-        return Text("waits for a candle", style="bright_black")
+        return Text("waits for a candle", style=QUIET)
     if advice.ready_to_trade:
         return Text("order sent", style="bold")
     feed = Moment(advice.decided_at, advice.decided_at)
@@ -278,7 +278,7 @@ def trades_table(
 
 def _trade_cells(row: TradeRow, moment: Moment) -> list[Text]:
     return [
-        Text(moment.text(row.executed_at), style="bright_black"),
+        Text(moment.text(row.executed_at), style=QUIET),
         Text(row.account),
         Text(row.side, style=_SIDES.get(row.side, "")),
         Text(number(row.quantity, most=8)),

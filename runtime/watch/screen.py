@@ -82,7 +82,7 @@ class WatchApp(App[None]):
     #bottom.wide { layout: horizontal; }
     #bottom.wide #trades { margin-right: 2; }
     Panel > .panel--heading { background: $boost; color: $text; text-style: bold; }
-    Panel:focus > .panel--heading { background: $primary-muted; }
+    Panel:focus > .panel--heading { background: $boost; color: $accent; text-style: bold; }
     Panel > .panel--chosen { background: $primary 30%; }
     #help, #small { layer: above; display: none; width: 100%; height: 100%; background: $background; }
     """

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.text import Text
 
+QUIET = "grey62"
+"""The colour of what matters less; also of all that is stale."""
 GAP = 2
 NARROW = 100
 """Below this width columns stand closer together."""

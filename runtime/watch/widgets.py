@@ -8,9 +8,9 @@ from textual.geometry import Size
 from textual.strip import Strip
 from textual.widget import Widget
 
-from runtime.watch.tables import Table
+from runtime.watch.tables import QUIET, Table
 
-_STALE = Style(color="bright_black")
+_STALE = Style(color=QUIET)
 
 
 class Panel(Widget, can_focus=True):
@@ -78,7 +78,7 @@ class Panel(Widget, can_focus=True):
         if total is not None and self._table.lines and y == min(self.size.height - 1, len(self._table.lines) + 1):
             return self._strip(total, Style())
         if not self._table.lines:
-            return self._strip(Text(self._empty if y == 1 else "", style="bright_black"), Style())
+            return self._strip(Text(self._empty if y == 1 else "", style=QUIET), Style())
         index = self._first + y - 1
         if y > self._room or index >= len(self._table.lines):
             return self._strip(Text(), Style())
