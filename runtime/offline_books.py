@@ -1,0 +1,124 @@
+"""Stored allocations made current, with and without a daemon: what a command does before it shows them.
+
+Without one, the command takes the portfolio role for a moment and stores what is missing; with one, it waits
+until that one has.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine
+
+from config.settings import Settings
+from execution import followers, leases, raw
+from execution.leases import Fence
+from execution.model import AlertRaised
+from execution.writer import InlineWriter
+from portfolio import allocations
+from portfolio.allocator import FOLLOWER
+from portfolio.fifo import ENGINE_VERSION
+from portfolio.service import PortfolioService
+from runtime import database
+from runtime.clock import WallClock
+from runtime.errors import RoleTaken, Unreachable
+from runtime.locks import RoleLocks, holder_text
+
+T = TypeVar("T")
+
+ROLE = "portfolio"
+WAIT_SECONDS = 30.0
+_LOOK_AGAIN_SECONDS = 0.1
+
+
+class DirectReader:
+    """Consistent reads in the caller, each on a connection of its own: no writer has to wait for them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """See `Reader.read`. Raises StorageUnavailable."""
+        return database.read(self._engine, query)
+
+
+def bring_up_to_date(
+    settings: Settings, *, file: Path | None = None, wait_seconds: float = WAIT_SECONDS
+) -> list[AlertRaised]:
+    """Store the allocations of all trades in the ledger; returns the alerts that this raised.
+
+    `file`: the database, if it is not the configured one. With a running portfolio role nothing is done here
+    but to wait until it has caught up; its alerts are its own. Raises Unreachable when it does not within
+    `wait_seconds`, StorageUnavailable, LeaseLost.
+    """
+    path = settings.database_file if file is None else file
+    if not path.is_file() or not path.stat().st_size:
+        return []
+    url, timeout = database.sqlite_url(path), settings.writer.busy_timeout_ms
+    engine = database.open_database(url, busy_timeout_ms=timeout)
+    readers = database.reader_engine(url, busy_timeout_ms=timeout)
+    try:
+        return _catch_up(settings, path, engine, readers, wait_seconds)
+    finally:
+        readers.dispose()
+        engine.dispose()
+
+
+def is_behind(connection: Connection) -> bool:
+    """Whether trades were recorded whose allocations are not stored (by the algorithm of today)."""
+    stored = followers.position(connection, FOLLOWER)
+    pointers = allocations.pointers(connection)
+    if any(pointer.engine_version != ENGINE_VERSION for pointer in pointers.values()):
+        return True
+    sql = "SELECT account, symbol, MAX(sequence) FROM trades WHERE sequence > ? GROUP BY account, symbol"
+    for account, symbol, last in raw.execute(connection, sql, (stored,)).fetchall():
+        pointer = pointers.get((account, symbol))
+        if pointer is None or pointer.sequence < last:
+            return True
+    return False
+
+
+def _catch_up(
+    settings: Settings, path: Path, engine: Engine, readers: Engine, wait_seconds: float
+) -> list[AlertRaised]:
+    """Ourselves as soon as nobody holds the role: a daemon may end while it is waited for."""
+    deadline = time.monotonic() + wait_seconds
+    locks = RoleLocks(path, (ROLE,))
+    while database.read(readers, is_behind):
+        try:
+            locks.acquire()
+        except RoleTaken as error:
+            if time.monotonic() >= deadline:
+                raise Unreachable(
+                    f"the trades are recorded, but the portfolio has not caught up in {wait_seconds:g} s ({error})."
+                    " It goes on by itself; `fillbook status` shows how far it is"
+                ) from error
+            time.sleep(_LOOK_AGAIN_SECONDS)
+            continue
+        try:
+            return asyncio.run(_store(settings, engine, readers))
+        finally:
+            locks.release()
+    return []
+
+
+async def _store(settings: Settings, engine: Engine, readers: Engine) -> list[AlertRaised]:
+    clock = WallClock()
+    with engine.connect() as connection, connection.begin():
+        fence = Fence({ROLE: leases.take(connection, ROLE, holder_text(), clock.now())})
+    writer = InlineWriter(engine, commit_each=True, participants=[fence])
+    try:
+        service = PortfolioService(
+            writer,
+            DirectReader(readers),
+            clock,
+            checkpoint_facts=settings.portfolio.checkpoint_facts,
+            fence=fence.check,
+        )
+        alerts = await service.start()
+        await service.stop()
+        return alerts + await service.flush()
+    finally:
+        writer.stop()
