@@ -3,14 +3,14 @@
 import random
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from config.settings import PaperSettings
-from execution.model import Account, Side
+from execution.model import Account, Request, Side
 from tests.runtime.crashing import MARGIN, Script, World, bot, buy, deposit, halt, series
 
 TREND = """
@@ -69,7 +69,10 @@ def scripts() -> Iterator[object]:
     stopped = {1: [buy("mine", "1")], 3: [halt("stop")], 5: [halt("go", False)]}
     halted = Script([bot(guard(stop_loss_pct=5))], series([100, 100, 100, 100, 90, 99, 99, 99, 99]), stopped)
     yield pytest.param(halted, id="trading is halted when the stop fires")
-    short = {1: [buy("short", "1", "margin", Side.SELL)], 6: [buy("again", "1", "margin", Side.SELL)]}
+    short: dict[int, Sequence[Request]] = {
+        1: [buy("short", "1", "margin", Side.SELL)],
+        6: [buy("again", "1", "margin", Side.SELL)],
+    }
     rising = Script(
         [bot(guard(account="margin", stop_loss_pct=5, trailing_stop_pct=3))],
         series([100, 100, 100, 107, 107, 107, 107, 100, 90, 93, 93, 93]),
@@ -147,7 +150,7 @@ def test_crash_upon_crash_changes_no_trade_and_no_order(tmp_path: Path, script: 
 
 
 def test_two_accounts_of_one_symbol_stay_apart(tmp_path: Path) -> None:
-    people = {
+    people: dict[int, Sequence[Request]] = {
         0: [deposit("money", "second", "1000")],
         1: [buy("mine", "1"), buy("theirs", "2", "second")],
     }

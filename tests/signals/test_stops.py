@@ -63,6 +63,9 @@ class Position:
         self.stops.observe(Decimal(str(price)), START + self._minute * MINUTE)
         return None if self.stops.triggered is before else self.stops.triggered
 
+    def at_work(self) -> bool:
+        return self.stops.blocks
+
     def restart(self) -> None:
         state = self.stops.dump()
         self.stops = self.fresh()
@@ -108,11 +111,11 @@ def test_a_triggered_stop_stays_so_until_the_position_is_closed() -> None:
     assert position.close(95) is StopKind.LOSS
     position.trade(SELL, "1.5")
     assert position.closes(100, 120) == [None, None]
-    assert position.stops.blocks
+    assert position.at_work()
     position.restart()
-    assert position.stops.blocks
+    assert position.at_work()
     position.trade(SELL, "0.5")
-    assert not position.stops.blocks
+    assert not position.at_work()
     assert position.closes(100) == [None]
     assert position.stops.dump() == {}
 
@@ -146,7 +149,7 @@ def test_a_rest_below_one_increment_is_no_position() -> None:
     assert position.close(95) is StopKind.LOSS
     position.trade(SELL, "0.999999999")
     assert position.closes(90, 90) == [None, None]
-    assert not position.stops.blocks
+    assert not position.at_work()
     position.trade(BUY, "1")
     assert position.close(99) is None
 
@@ -177,7 +180,7 @@ def test_a_stop_that_the_file_has_no_more_is_not_at_work() -> None:
     assert position.close(95) is StopKind.LOSS
     position.file = bot(SMA, trailing_stop_pct=50)
     position.restart()
-    assert not position.stops.blocks
+    assert not position.at_work()
     assert position.closes(94) == [None]
 
 
@@ -189,7 +192,7 @@ def test_candles_that_were_missed_raise_the_mark_and_fire_nothing() -> None:
     stored = [candle(minute, close) for minute, close in enumerate((500, 110, 150, 120))]
     position.stops.missed(reversed(stored))  # the first two were seen
     assert position.stops.levels().high_water_mark == 150
-    assert not position.stops.blocks
+    assert not position.at_work()
     assert position.close(135) is StopKind.TRAILING
 
 
@@ -233,7 +236,7 @@ def test_the_trailing_stop_equals_a_naive_model(events: list[tuple[str, int]], p
             hit = not fired and (price * 100 <= far if side is BUY else price * 100 >= far)
             assert (kind is StopKind.TRAILING) is hit, (closes, price)
             fired = fired or hit
-            assert position.stops.blocks is fired
+            assert position.at_work() is fired
 
 
 # ---- the service ----------------------------------------------------------------------------------------
@@ -386,6 +389,22 @@ async def test_an_operators_stop_rests_the_stops_and_a_start_knows_what_was_miss
     assert (state.stops.high_water_mark, state.stops.triggered) == (150, None)
     (request,) = requests(await stage.close(5, 135))
     assert request.triggered_by == "stop:sma"
+
+
+async def test_a_changed_file_keeps_the_mark_and_another_symbol_forgets_it() -> None:
+    stage = await guarded(bot(QUIET, trailing_stop_pct=10))
+    await stage.by_hand(BUY, "1")
+    await stage.closes([100, 200])
+    (*_, state) = await stage.service.put_bot(bot(QUIET, trailing_stop_pct=20))
+    assert isinstance(state, BotState)
+    assert state.stops is not None
+    assert (state.stops.high_water_mark, state.stops.trailing_stop) == (200, 160)
+    (request,) = requests(await stage.closes([161, 160], 2))
+    await stage.service.put_bot(bot(QUIET, trailing_stop_pct=20, symbol="ETH-USD"))
+    (*_, state) = await stage.service.put_bot(bot(QUIET, trailing_stop_pct=20))
+    assert isinstance(state, BotState)
+    assert state.stops == StopLevels(average_cost=Decimal(100))
+    assert stage.service.open_requests() == [request]
 
 
 async def test_a_refused_stop_tries_again_at_every_close_and_tells_it_once() -> None:
