@@ -65,20 +65,31 @@ wishes = st.fixed_dictionaries(
         "waits": st.booleans(),
     }
 )
+whole_cash = st.fixed_dictionaries(
+    {
+        "side": st.just(Side.BUY),
+        "symbol": st.sampled_from(SYMBOLS),
+        "size": st.tuples(st.just("quantity"), st.integers(50, 100).map(str)),
+        "limit": st.none(),
+        "waits": st.just(True),
+    }
+)
+"""Buys that can be paid at 10, and no longer when the next bar opens higher."""
 steps = st.one_of(
     st.tuples(st.just("order"), wishes),
     st.tuples(st.just("order"), wishes),
+    st.tuples(st.just("order"), whole_cash),
     st.tuples(
         st.just("candle"),
-        st.tuples(st.sampled_from(SYMBOLS), prices, prices, prices, prices, decimals("0", "300", 1)),
+        st.tuples(st.sampled_from(SYMBOLS), prices, prices, prices, prices, decimals("0", "3000", 1)),
     ),
     st.tuples(
         st.just("candle"),
-        st.tuples(st.sampled_from(SYMBOLS), prices, prices, prices, prices, decimals("0", "300", 1)),
+        st.tuples(st.sampled_from(SYMBOLS), prices, prices, prices, prices, decimals("0", "3000", 1)),
     ),
     st.tuples(st.just("cancel"), st.integers(0, 30)),
     st.tuples(st.just("deposit"), decimals("0.01", "500", 2)),
-    st.tuples(st.just("withdraw"), decimals("0.01", "9000", 2)),
+    st.tuples(st.just("withdraw"), decimals("0.01", "1500", 2)),
     st.tuples(st.just("restart"), st.none()),
 )
 some_costs = st.sampled_from(
@@ -95,7 +106,7 @@ class Exchange:
     """A spot account at the exchange; only bots' orders, which wait for candles, if `waiting`."""
 
     def __init__(self, folder: Path, costs: PaperCosts, limits: RiskLimits | None = None) -> None:
-        self.books = Books(folder, cash="5000")
+        self.books = Books(folder, cash="1000")
         self.costs, self.limits = costs, limits
         self.house = House(self.books, costs=costs, limits=limits)
         self.minute = 0
@@ -237,11 +248,11 @@ def test_cash_and_quantities_are_conserved_and_every_refusal_has_a_name(
 
 all_limits = st.builds(
     RiskLimits,
-    maximum_notional=st.sampled_from([ZERO, Decimal(1000)]),
-    max_symbol_exposure=st.sampled_from([ZERO, Decimal(700)]),
-    max_total_exposure=st.sampled_from([ZERO, Decimal(1100)]),
+    maximum_notional=st.sampled_from([ZERO, Decimal(600)]),
+    max_symbol_exposure=st.sampled_from([ZERO, Decimal(500)]),
+    max_total_exposure=st.sampled_from([ZERO, Decimal(700)]),
     max_orders_per_minute=st.sampled_from([0, 2]),
-    max_daily_loss=st.sampled_from([ZERO, Decimal(150)]),
+    max_daily_loss=st.sampled_from([ZERO, Decimal(50)]),
     max_drawdown_pct=st.sampled_from([ZERO, Decimal(3)]),
     price_collar_pct=st.sampled_from([ZERO, Decimal(20)]),
 )
