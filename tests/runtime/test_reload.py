@@ -23,6 +23,19 @@ from tests.signals.stage import SMA, WEIGHTED, Stage, advices, candle, requests
 OTHER = SMA.replace('name = "sma"', 'name = "other"')
 
 
+class Moving(BotFiles):
+    """Files that change right after they were looked at."""
+
+    then: Callable[[], object] | None = None
+
+    def look(self) -> dict[Path, str]:
+        found = super().look()
+        change, self.then = self.then, None
+        if change is not None:
+            change()
+        return found
+
+
 class House:
     """A folder of bot files, a signals service that runs them, and the reloader between them."""
 
@@ -35,7 +48,6 @@ class House:
         self.overrides: dict[str, dict[str, object]] = {}
         self.published: list[Any] = []
         self.changes: list[BotChanged] = []
-        self.settle = 0.0
 
     def file(self, name: str) -> Path:
         return self.folder / f"{name}.toml"
@@ -47,9 +59,10 @@ class House:
         bots = load_bots(self.sources, self.overrides)
         self.stage = Stage(bots)
         await self.stage.service.start()
+        self.files = Moving(self.sources, self.overrides)
         self.reloader = BotReloader(
-            BotFiles(self.sources, self.overrides), bots, self.stage.service, self.stage.reader,
-            self.published.append, self.changes.append, settle_seconds=self.settle,
+            self.files, bots, self.stage.service, self.stage.reader, self.published.append, self.changes.append,
+            settle_seconds=0,
         )  # fmt: skip
         await self.reloader.look()
         return self
@@ -119,14 +132,13 @@ async def test_a_file_that_moves_during_the_first_look_ends_no_bot(tmp_path: Pat
     found = House(tmp_path / "bots", sma=SMA, other=OTHER)
     bots, owners = load_bots(found.sources), owners_of(found.sources) if known else {}
     await found.open()
+    files = Moving(found.sources, {})
+    files.then = lambda: found.write("sma", SMA.replace("quantity = 1", "quantity = 2"))
     late = BotReloader(
-        BotFiles(found.sources, {}), bots, found.stage.service, found.stage.reader, found.published.append,
-        found.changes.append, settle_seconds=0.1, owners=owners,
+        files, bots, found.stage.service, found.stage.reader, found.published.append, found.changes.append,
+        settle_seconds=0, owners=owners,
     )  # fmt: skip
-    looking = asyncio.create_task(late.look())
-    await asyncio.sleep(0.05)
-    found.write("sma", SMA.replace("quantity = 1", "quantity = 2"))
-    await looking
+    await late.look()
     assert [(change.bot, change.what) for change in found.changes] == [("sma", "changed")]
 
 
@@ -180,34 +192,22 @@ async def test_an_empty_cut_off_or_binary_file_is_a_bad_file(tmp_path: Path, con
 
 
 async def test_a_half_written_file_is_not_looked_at_before_it_is_whole(tmp_path: Path) -> None:
-    found = House(tmp_path / "bots", weighted=WEIGHTED)
-    found.settle = 0.05
-    await found.open()
+    found = await house(tmp_path, weighted=WEIGHTED)
     whole = WEIGHTED.replace("0.05", "0.07")
     half = whole[: whole.index("confirmation_minutes")] + 'signals = [{function = "RSI"}]\n'
     found.write("weighted", half)  # valid by itself, and yet not what was meant
-    looking = asyncio.create_task(found.look())
-    await asyncio.sleep(0.02)
-    found.write("weighted", whole)
-    await looking
-    if not found.changes:  # the second half came as news of its own
-        await found.look()
+    found.files.then = lambda: found.write("weighted", whole)
+    await found.look()
     assert len(found.running("weighted").signals) == 3
     assert [change.what for change in found.changes] == ["changed"]
     assert found.alerts() == []
 
 
 async def test_a_file_that_is_away_for_a_moment_removes_nothing(tmp_path: Path) -> None:
-    found = House(tmp_path / "bots", sma=SMA)
-    found.settle = 0.05
-    await found.open()
+    found = await house(tmp_path, sma=SMA)
     found.file("sma").rename(found.folder / "sma.toml~")  # as an editor does that keeps a copy
-    looking = asyncio.create_task(found.look())
-    await asyncio.sleep(0.02)
-    found.write("sma", SMA)
-    await looking
-    await found.look()
-    assert found.changes == []
+    found.files.then = lambda: found.write("sma", SMA)
+    assert await found.look() == []
 
 
 async def test_of_two_files_changed_at_once_the_bad_one_does_not_hold_up_the_good_one(tmp_path: Path) -> None:
