@@ -1,6 +1,7 @@
 """A bot in a process of its own: whatever it does there, the daemon gets an error that says what, and goes on."""
 
 import gc
+import math
 import os
 import signal
 import threading
@@ -8,16 +9,20 @@ import time
 import traceback
 from decimal import Decimal
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from execution.model import Side
+from signals.bot import Verdict
 from signals.errors import SignalsError
 from signals.isolation.client import IsolatedBot
 from signals.isolation.errors import BadReply, BotDied, BotHung, BotRaised
 from signals.isolation.limits import BotLimits
+from signals.isolation.wire import parsed, verdict_body, verdict_of
+from signals.model import Part
 from signals.runner import bars
 from signals.sma_cross import SmaCross
 from tests.signals.isolation.bots import FLAT, PATIENT, bar, is_alive, made
@@ -341,7 +346,6 @@ NONSENSE = [
     ("return Verdict(None, 0, context={'x': object()})", "cannot be written as JSON"),
     ("return Verdict(None, 0, context={'x': '\\ud800'})", "context cannot be stored"),
     ("return Verdict(None, 0, context={'x': 'y' * 17_000})", "context has 17008 characters"),
-    ("return Verdict(None, 0, context={'x': 'y' * 1_000_000})", "an answer of 10000"),
     ("x = {}\nfor _ in range(50): x = {'x': x}\nreturn Verdict(None, 0, context=x)", "nested too deeply"),
     ("x = {}\nx['x'] = x\nreturn Verdict(None, 0, context=x)", "cannot be written as JSON"),
     ("x = {}\nfor _ in range(900): x = {'x': x}\nreturn Verdict(None, 0, context=x)", "context is nested too deeply"),
@@ -350,7 +354,23 @@ NONSENSE = [
 
 
 @pytest.mark.parametrize(("code", "words"), NONSENSE)
-def test_nonsense_is_an_error_that_names_the_field(tmp_path: Path, code: str, words: str) -> None:
+def test_nonsense_is_an_error_that_names_the_field(code: str, words: str) -> None:
+    names: dict[str, Any] = {"math": math, "Verdict": Verdict, "Part": Part}
+    exec(f"def decide():\n{indent(code, '    ')}", names)
+    with pytest.raises(BadReply) as raised:  # both halves of the wire, without the process between them
+        verdict_of(parsed(verdict_body(names["decide"]())))
+    assert words in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("return None", "decide gave None, expected a Verdict"),
+        ("return Verdict(None, math.nan)", "score is nan"),
+        ("return Verdict(None, 0, context={'x': 'y' * 1_000_000})", "an answer of 10000"),
+    ],
+)
+def test_a_bot_that_talks_nonsense_is_ended(tmp_path: Path, code: str, words: str) -> None:
     assert words in str(failure(made(tmp_path, decide=code), BadReply))
 
 
