@@ -66,7 +66,7 @@ def scripts() -> Iterator[object]:
         [bot(guard(trailing_stop_pct=5)), bot(guard("other", trailing_stop_pct=5))], series(closes), bought
     )
     yield pytest.param(person, id="a person buys, two bots guard")
-    stopped = {1: [buy("mine", "1")], 3: [halt("stop")], 5: [halt("go", False)]}
+    stopped: dict[int, Sequence[Request]] = {1: [buy("mine", "1")], 3: [halt("stop")], 5: [halt("go", False)]}
     halted = Script([bot(guard(stop_loss_pct=5))], series([100, 100, 100, 100, 90, 99, 99, 99, 99]), stopped)
     yield pytest.param(halted, id="trading is halted when the stop fires")
     short: dict[int, Sequence[Request]] = {
