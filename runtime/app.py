@@ -293,6 +293,7 @@ class Daemon:
                 database_url=settings.resolved_database_url,
                 feed=describe(self._feed),
                 limits=configured(settings),
+                bots=tuple(str(path.resolve()) for path in self._sources.bots),
             ),
         )
 

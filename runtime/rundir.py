@@ -32,6 +32,8 @@ class DaemonInfo:
     feed: str
     limits: Mapping[str, str] = field(default_factory=dict)
     """The limits of risk that it runs with, see `runtime.limits.configured`."""
+    bots: tuple[str, ...] = ()
+    """The files and folders that its bots are from."""
 
     @property
     def database(self) -> Path:
@@ -40,7 +42,8 @@ class DaemonInfo:
 
     def to_wire(self) -> dict[str, Any]:
         """The JSON form."""
-        return {**asdict(self), "started_at": time_text(self.started_at), "roles": list(self.roles)}
+        lists = {"roles": list(self.roles), "bots": list(self.bots)}
+        return {**asdict(self), "started_at": time_text(self.started_at), **lists}
 
 
 def daemon_file(data_dir: Path, roles: Sequence[str]) -> Path:
@@ -76,6 +79,7 @@ def read_daemon_file(data_dir: Path) -> DaemonInfo | None:
             database_url=str(found["database_url"]),
             feed=str(found["feed"]),
             limits={str(name): str(value) for name, value in dict(found.get("limits", {})).items()},
+            bots=tuple(str(path) for path in found.get("bots", ())),
         )
     except (OSError, ValueError, KeyError, TypeError, NotATime):
         return None

@@ -1,5 +1,6 @@
 """`bots`, `signals`, `bot`: what the bots are, what they advise, and telling them to start or stop."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,14 +28,14 @@ def register(app: typer.Typer) -> None:
 
 
 def bots(place: Place, bots: BotsOption = None) -> None:
-    """The bots: their files, and the state in which they are."""
+    """The bots: their files (those that a running daemon has), and the state in which they are."""
     from runtime.cli.output import show_json, show_table
 
     rows = place.read(_stored)
     live = _live(place)
-    files = _files(list(bots or [place.settings.bots_folder]), running=bool(live))
+    files = _files(list(bots or _folders(place)), running=bool(live))
     items: list[dict[str, Any]] = []
-    for name in sorted({*rows, *files, *live}):
+    for name in sorted({*files, *live} if live else {*rows, *files}):
         row, file, state = rows.get(name), files.get(name), live.get(name)
         items.append(
             {
@@ -91,6 +92,13 @@ def _files(paths: "list[Path]", *, running: bool) -> "dict[str, BotFile]":
     files = BotFiles(paths, {})
     checked = [files.check(path, digest) for path, digest in files.look().items()]
     return {found.bot.name: found.bot for found in checked if found.bot is not None}
+
+
+def _folders(place: Place) -> list[Path]:
+    """Where the bots are from: a running daemon knows, otherwise the settings do."""
+    if place.daemon is not None and place.daemon.bots:
+        return [Path(name) for name in place.daemon.bots]
+    return [place.settings.bots_folder]
 
 
 def _status_text(item: dict[str, Any]) -> str:
