@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from config.times import stored_time
+from config.times import stored_time, timeframe_length
 from execution import raw, tables
 from execution.model import Candle
 
@@ -41,3 +41,15 @@ def latest(connection: Connection) -> dict[tuple[str, str], Candle]:
         for candle in history(connection, symbol, timeframe, last=1):
             newest[symbol, timeframe] = candle
     return newest
+
+
+def last_closed(connection: Connection, symbol: str, instant: datetime) -> Candle | None:
+    """The stored candle of a symbol that closed last by an instant; of two that closed together the shorter."""
+    found: list[Candle] = []
+    for (timeframe,) in raw.execute(
+        connection, "SELECT DISTINCT timeframe FROM candles WHERE symbol = ?", (symbol,)
+    ).fetchall():
+        rest = "WHERE symbol = ? AND timeframe = ? AND time <= ? ORDER BY time DESC LIMIT 1"
+        opened_by = stored_time(instant - timeframe_length(timeframe))
+        found += [Candle(*row) for row in _select.rows(connection, rest, (symbol, timeframe, opened_by))]
+    return max(found, key=lambda candle: (candle.close_time, candle.time), default=None)

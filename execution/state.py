@@ -135,7 +135,10 @@ class TradingState:
         self._caught_up = True
         row = raw.execute(connection, "SELECT sequence FROM ledger_head WHERE id = 1").fetchone()
         while row is not None and self.sequence < row[0]:
-            for fact in ledger.facts_since(connection, self.sequence, 5000):
+            facts = ledger.facts_since(connection, self.sequence, 5000)
+            if any(isinstance(fact, Trade) and fact.symbol not in self.instruments for fact in facts):
+                self.reload_catalogue(connection)  # who appended them registered their symbols
+            for fact in facts:
                 self.fold(fact)
 
     def fold(self, fact: Fact) -> None:
