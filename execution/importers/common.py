@@ -82,7 +82,7 @@ class Tally:
     """What an import did: read = added + duplicate + rejected, in rows of the file.
 
     `disposals` are trades that pay fees in a third asset, beside the rows; `flagged` counts such fees without
-    a known mark.
+    a known mark; `conflicts` the rejected rows whose id is in the books with other content.
     """
 
     read: int = 0
@@ -91,6 +91,7 @@ class Tally:
     rejected: int = 0
     disposals: int = 0
     flagged: int = 0
+    conflicts: int = 0
     faults: list[Fault] = field(default_factory=list)
     registered: list[str] = field(default_factory=list)
 
@@ -180,6 +181,7 @@ class _Chunk:
             if fault is None:
                 tally.duplicate += row.rows
                 return
+            tally.conflicts += row.rows
         else:
             fault = self._foreign_currency(row)
         if fault is not None:

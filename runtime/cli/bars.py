@@ -1,0 +1,45 @@
+"""Progress on stderr, only on a terminal."""
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class ByteBar:
+    """How far a file has been read; nothing when stderr is not a terminal."""
+
+    def __init__(self, label: str, size: int) -> None:
+        self._label = label
+        self._size = size
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[rows]:,} rows"),
+                TimeRemainingColumn(),
+            )
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(self._label, total=self._size, rows=0)
+            self._bar.start()
+        return self
+
+    def advance(self, position: int, rows: int) -> None:
+        """Show that the file was read up to a byte, and how many rows that were."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=position, rows=rows)
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,92 @@
+"""An import of fills, from a file to the ledger: some rows in each transaction, safe beside a running daemon.
+
+Killed in the middle, it is run again: what was committed counts as duplicate then, and the rest is added.
+"""
+
+import io
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from decimal import Decimal
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+from sqlalchemy import Connection, Engine
+
+from config.exact import ZERO
+from execution import ledger, raw
+from execution.importers.common import BadRow, Fault, FillAppender, FillRow, Row, Tally
+from execution.importers.fillbook import FillbookFile
+from runtime.clock import WallClock
+
+ROWS_PER_TRANSACTION = 2000
+"""Few enough (0.1 s) that a running daemon's own commits do not stall."""
+
+MOST_FAULTS = 10_000
+"""Faults kept for the report; every rejected row is counted."""
+
+Progress = Callable[[int, int], None]
+"""Told (bytes read, rows done)."""
+
+
+def open_fills(path: Path) -> tuple[FillbookFile, int]:
+    """A file of fills ("-": standard input) and its size in bytes. Raises FileInvalid, OSError."""
+    if str(path) == "-" or not path.is_file():
+        content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        return FillbookFile(lambda: io.BytesIO(content), path.name), len(content)
+
+    def opened() -> BinaryIO:
+        return path.open("rb")
+
+    return FillbookFile(opened, path.name), path.stat().st_size
+
+
+def import_fills(
+    engine: Engine, file: FillbookFile, appender: FillAppender, progress: Progress = lambda _bytes, _rows: None
+) -> Tally:
+    """Append a file's fills. Raises DBAPIError when the database cannot be written: run it again then."""
+    total = Tally()
+    rows = file.rows()
+    with engine.connect() as connection:
+        while chunk := list(islice(rows, ROWS_PER_TRANSACTION)):
+            # Prepared before the transaction: it is open for as short as can be.
+            good = appender.identify(_good(chunk, total))
+            with connection.begin():
+                done = appender.append(connection, good, WallClock().recorded_now())
+            _add(total, done)
+            progress(file.position, total.read)
+    return total
+
+
+def _good(chunk: Sequence[Row], total: Tally) -> Iterator[FillRow]:
+    """The rows that can be taken; the others are counted."""
+    for row in chunk:
+        if isinstance(row, BadRow):
+            total.read += 1
+            total.rejected += 1
+            _keep(total, row.faults)
+        else:
+            yield row
+
+
+def _add(total: Tally, done: Tally) -> None:
+    total.read += done.read
+    total.added += done.added
+    total.duplicate += done.duplicate
+    total.rejected += done.rejected
+    total.disposals += done.disposals
+    total.flagged += done.flagged
+    total.conflicts += done.conflicts
+    total.registered += done.registered
+    _keep(total, done.faults)
+
+
+def _keep(total: Tally, faults: Iterable[Fault]) -> None:
+    total.faults += islice(faults, MOST_FAULTS - len(total.faults))
+
+
+def cash_of(connection: Connection, account: str) -> Decimal:
+    """The cash of an account: the exact sum of its facts."""
+    sql = "SELECT cash_effect FROM trades WHERE account = ?"
+    trades = sum((Decimal(row[0]) for row in raw.execute(connection, sql, (account,))), ZERO)
+    return trades + sum((flow.cash_effect for flow in ledger.cash_flows(connection, account)), ZERO)
