@@ -39,7 +39,7 @@ def time_text(instant: datetime) -> str:
     return instant.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
 
 
-@lru_cache(maxsize=1024)  # one fill writes the same few instants into several rows
+@lru_cache(maxsize=8192)  # one fill writes the same few instants into several rows
 def stored_time(instant: datetime) -> str:
     """The database form of a UTC instant: fixed width, so that text order is time order."""
     return instant.isoformat(timespec="microseconds")[:26] + "Z"

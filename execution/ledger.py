@@ -117,7 +117,7 @@ def trade_id(venue: str, account: str, symbol: str, venue_trade_id: str) -> str:
 
 def _digest(previous: str, content: Sequence[str | None]) -> str:
     # Each field with its length, so that no text can be moved from one field to the next; "-" is no value.
-    text = "".join("-" if value is None else f"{len(value)}:{value}" for value in content)
+    text = "".join(["-" if value is None else f"{len(value)}:{value}" for value in content])
     return hashlib.sha256(f"{previous}\n{text}".encode()).hexdigest()
 
 
@@ -445,6 +445,14 @@ def trades(
         rest += " LIMIT ?"
         parameters.append(limit)
     return [_trade(row) for row in _select_trades.rows(connection, rest, parameters)]
+
+
+def fills(connection: Connection, account: str, order_id: str) -> list[Trade]:
+    """What the venue filled of one of our orders, by sequence: no corrections of it, and no imported trade whose
+    own order id reads the same."""
+    sources = f"'{Source.EXCHANGE}', '{Source.RECONCILED}'"
+    rest = f"WHERE order_id = ? AND account = ? AND source IN ({sources}) ORDER BY sequence"
+    return [_trade(row) for row in _select_trades.rows(connection, rest, (order_id, account))]
 
 
 def cash_flows(connection: Connection, account: str | None = None) -> list[CashFlow]:

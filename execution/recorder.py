@@ -79,7 +79,7 @@ class Recorder:
         if progress.fills and order.status in UNTOUCHED:
             order = order.with_status(OrderStatus.PARTIALLY_FILLED, order.reason)
         orders.update_status(connection, order, self._clock.now())
-        fills = ledger.trades(connection, order_id=order.id) if progress.had_fills else progress.fills
+        fills = ledger.fills(connection, order.account, order.id) if progress.had_fills else progress.fills
         if not order.status.is_final:
             self.state.changed(order, self.state.reservation_of(order, fills))
         return order, tuple(fills)

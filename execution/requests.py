@@ -277,4 +277,4 @@ class RequestDesk:
         assert known.order_id is not None
         order = orders.find(connection, known.order_id)
         assert order is not None
-        return answer(order, ledger.trades(connection, order_id=order.id))
+        return answer(order, ledger.fills(connection, order.account, order.id))

@@ -96,7 +96,7 @@ class ExecutionService:
         return events
 
     async def _resume(self, order: Order) -> list[Event]:
-        fills = await self._reader.read(lambda c: ledger.trades(c, order_id=order.id))
+        fills = await self._reader.read(lambda c: ledger.fills(c, order.account, order.id))
         filled = sum((trade.quantity for trade in fills), ZERO)
         last = max((trade.executed_at for trade in fills), default=None)
         if self.state.halt_of(order.account) is not None:

@@ -112,7 +112,7 @@ class TradingState:
         self._unknown.clear()
         self._halts = orders.halts(connection)
         for order in orders.open_orders(connection):
-            self.opened(order, self.reservation_of(order, ledger.trades(connection, order_id=order.id)))
+            self.opened(order, self.reservation_of(order, ledger.fills(connection, order.account, order.id)))
         self._undo.clear()
 
     def load_accepted(self, connection: Connection, since: datetime) -> None:

@@ -97,8 +97,10 @@ def _append(place: Place, opened: Any, size: int, owner: "Account", venue: str, 
     from execution.importers.common import FillAppender
     from runtime.cli.bars import ByteBar
     from runtime.cli.offline import books
+    from runtime.core import spare_the_collector
     from runtime.importing import import_fills
 
+    spare_the_collector()
     appender = FillAppender(owner, venue=venue, triggered_by=tag)
     with books(place) as engine, ByteBar("importing", size) as bar:
         return import_fills(engine, opened, appender, bar.advance)
