@@ -151,7 +151,10 @@ def test_defaults_are_those_of_the_manual() -> None:
 
 
 def test_the_shipped_bots_are_as_documented() -> None:
-    sma, weighted = load_bots([CONFIG / "bots"])
+    shipped = {bot.name: bot for bot in load_bots([CONFIG / "bots"])}
+    assert len(shipped) >= 6
+    assert not [name for name, bot in shipped.items() if bot.enabled]  # nobody trades because of a default
+    sma, weighted = shipped["sma-cross"], shipped["weighted"]
     assert isinstance(sma, SmaCrossFile)
     assert (sma.name, sma.symbol, sma.timeframe, sma.enabled) == ("sma-cross", "BTC-USD", None, False)
     assert (sma.fast, sma.slow, sma.quantity) == (10, 30, Decimal(100))
