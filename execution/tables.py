@@ -277,7 +277,18 @@ trades = Table(
     _decimal("fee", signed=True),
     _decimal("cash_effect", signed=True),
     UniqueConstraint("venue", "account", "symbol", "venue_trade_id"),
-    Index("ix_trades_account_symbol", "account", "symbol", "executed_at"),
+    # Beyond the order of a symbol's trades it holds what the views sum up, so that they need not read the rows.
+    Index(
+        "ix_trades_account_symbol",
+        "account",
+        "symbol",
+        "executed_at",
+        "side",
+        "quantity",
+        "cash_effect",
+        "fee",
+        "fee_asset",
+    ),
     Index("ix_trades_order_id", "order_id"),
     Index(
         "ix_trades_corrects",

@@ -83,7 +83,17 @@ fifo_allocations = Table(
     Column("to_version", Integer),
     Column("batch_id", Text, nullable=False),
     CheckConstraint("to_version IS NULL OR to_version >= from_version", name="versions"),
-    Index("ix_fifo_allocations_scope", "account", "symbol", "method", "closed_at"),
+    # As above for trades: the last three are there for the views.
+    Index(
+        "ix_fifo_allocations_scope",
+        "account",
+        "symbol",
+        "method",
+        "closed_at",
+        "sell_trade",
+        "pnl",
+        "to_version",
+    ),
     Index(
         "ix_fifo_allocations_unmatched",
         "account",

@@ -13,14 +13,14 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from config.instruments import BUILT_IN
-from execution import ledger, raw, tables
+from execution import ledger, raw, sqlite_decimals, tables
 from execution.errors import StorageUnavailable
 from execution.model import Account
 from runtime.errors import RuntimeFault, Unreachable
 
 T = TypeVar("T")
 
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 """The newest revision in runtime/migrations; a test compares the two."""
 
 
@@ -29,7 +29,7 @@ class DatabaseTooNew(RuntimeFault):
 
 
 def _prepare_sqlite(engine: Engine, *, begin: str, busy_timeout_ms: int, synchronous: str) -> None:
-    """Pragmas on each connection; transactions begin as we say, not as the driver guesses."""
+    """Pragmas and decimal functions on each connection; transactions begin as we say, not as the driver guesses."""
 
     @event.listens_for(engine, "connect")
     def _on_connect(connection: sqlite3.Connection, _record: Any) -> None:
@@ -42,6 +42,7 @@ def _prepare_sqlite(engine: Engine, *, begin: str, busy_timeout_ms: int, synchro
             "cache_size=-65536",
         ):
             connection.execute(f"PRAGMA {pragma}").close()
+        sqlite_decimals.register(connection)
 
     @event.listens_for(engine, "begin")
     def _on_begin(connection: Connection) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import MetaData, create_engine, text
 from execution.guards import create_guards
 from execution.tables import metadata as execution_metadata
 from portfolio.tables import metadata as portfolio_metadata
+from portfolio.views import create_views
 from runtime.database import SCHEMA_REVISION, memory_engine, upgrade
 from signals.tables import metadata as signals_metadata
 
@@ -42,6 +43,7 @@ def test_the_migrations_make_the_very_schema_that_the_tables_describe() -> None:
         for metadata in METADATA:
             metadata.create_all(connection)
         create_guards(connection)
+        create_views(connection)
         wanted = _schema(connection)
     with migrated.connect() as connection, connection.begin():
         found = _schema(connection)

@@ -13,6 +13,7 @@ from execution import guards, ledger, tables
 from execution.model import Account, AccountMode, CashFlow, CashFlowKind, Fact, Side, Source, Trade, trade_cash_effect
 from execution.writer import InlineReader, InlineWriter
 from portfolio import tables as portfolio_tables
+from portfolio import views
 
 FactT = TypeVar("FactT", Trade, CashFlow)
 START = datetime(2026, 1, 1, 10, 0, tzinfo=UTC)
@@ -152,6 +153,7 @@ class Database:
             tables.metadata.create_all(connection)
             portfolio_tables.metadata.create_all(connection)
             guards.create_guards(connection)
+            views.create_views(connection)
             connection.execute(insert(tables.ledger_head).values(id=1, sequence=0, hash=tables.GENESIS_HASH))
             for account in ACCOUNTS.values():
                 ledger.add_account(connection, account, START)

@@ -1,0 +1,58 @@
+"""The SQL views, and indexes that hold what they sum up.
+
+The views are those of the code (portfolio/views.py): they hold no data. A later revision that changes a table
+drops them first and makes them anew; only the indexes are frozen here.
+"""
+
+from alembic import op
+
+from portfolio.views import create_views, drop_views
+
+revision = "0004"
+down_revision = "0003"
+
+INDEXES = (
+    "DROP INDEX ix_trades_account_symbol",
+    "CREATE INDEX ix_trades_account_symbol ON trades (account, symbol, executed_at, side, quantity, cash_effect, fee, fee_asset)",
+    "DROP INDEX ix_fifo_allocations_scope",
+    "CREATE INDEX ix_fifo_allocations_scope ON fifo_allocations (account, symbol, method, closed_at, sell_trade, pnl, to_version)",
+)
+
+INDEXES_BEFORE = (
+    "DROP INDEX ix_trades_account_symbol",
+    "CREATE INDEX ix_trades_account_symbol ON trades (account, symbol, executed_at)",
+    "DROP INDEX ix_fifo_allocations_scope",
+    "CREATE INDEX ix_fifo_allocations_scope ON fifo_allocations (account, symbol, method, closed_at)",
+)
+
+BANKROLL_TABLE = """\
+CREATE TABLE paper_bankroll (
+    account TEXT NOT NULL,
+    balance TEXT NOT NULL,
+    total_trades INTEGER NOT NULL,
+    winning_trades INTEGER NOT NULL,
+    total_pnl TEXT NOT NULL,
+    roi REAL,
+    updated_at TEXT NOT NULL,
+    CONSTRAINT pk_paper_bankroll PRIMARY KEY (account)
+)
+ STRICT"""
+
+
+def upgrade() -> None:
+    """Make the views; a table that a downgrade left under the name of one goes, as it can be calculated."""
+    op.execute("DROP TABLE IF EXISTS paper_bankroll")
+    for statement in INDEXES:
+        op.execute(statement)
+    create_views(op.get_bind())
+
+
+def downgrade() -> None:
+    """Leave a table in the place of the view of the bankroll, as it is calculated at this moment."""
+    op.execute("CREATE TEMP TABLE calculated AS SELECT * FROM paper_bankroll")
+    drop_views(op.get_bind())
+    op.execute(BANKROLL_TABLE)
+    op.execute("INSERT INTO paper_bankroll SELECT * FROM calculated")
+    op.execute("DROP TABLE calculated")
+    for statement in INDEXES_BEFORE:
+        op.execute(statement)
