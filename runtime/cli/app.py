@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from runtime.cli import books, bots, candles, catalogue, checks, daemon, importing, replay, requests, status, watch
+from runtime.cli import (
+    books,
+    bots,
+    candles,
+    catalogue,
+    checks,
+    correct,
+    daemon,
+    export,
+    importing,
+    replay,
+    requests,
+    status,
+    watch,
+)
 from runtime.cli.base import INTERRUPTED, ConfigOption, DataDirOption, SetOption, silence_stdout
 
 app = typer.Typer(
@@ -43,7 +57,21 @@ def options(
     ctx.obj = {"data_dir": data_dir, "config": config, "sets": set_}
 
 
-for module in (daemon, replay, candles, requests, importing, books, bots, status, watch, checks, catalogue):
+for module in (
+    daemon,
+    replay,
+    candles,
+    requests,
+    importing,
+    correct,
+    books,
+    export,
+    bots,
+    status,
+    watch,
+    checks,
+    catalogue,
+):
     module.register(app)
 
 

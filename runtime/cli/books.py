@@ -132,7 +132,9 @@ def trades(
     )
     shown, following = found[:limit], str(found[limit - 1].sequence) if len(found) > limit else None
     if place.json:
-        show_json(page(map(trade_wire, shown), following))
+        taken_back = place.read(ledger.corrected_by)
+        items = ({**trade_wire(trade), "corrected_by": taken_back.get(trade.id)} for trade in shown)
+        show_json(page(items, following))
         return
     show_table(
         ["sequence", "executed at", "account", "side", ">quantity", "symbol", ">price", ">fee", ">cash", "by"],
