@@ -126,8 +126,9 @@ def insert(
         raise raw.failure(connection, sql, error) from error
 
 
-def close(connection: Connection, key: ScopeKey, version: int, since: datetime | None) -> None:
-    """End the current rows of a scope that were closed at `since` or later: `version` comes after them."""
+def close(connection: Connection, key: ScopeKey, version: int, since: datetime | None) -> int:
+    """End the current rows of a scope that were closed at `since` or later: `version` comes after them. Returns
+    how many."""
     sql = (
         "UPDATE fifo_allocations SET to_version = ? WHERE account = ? AND symbol = ? AND method = ?"
         " AND to_version IS NULL"
@@ -136,7 +137,7 @@ def close(connection: Connection, key: ScopeKey, version: int, since: datetime |
     if since is not None:
         sql += " AND closed_at >= ?"
         parameters.append(stored_time(since))
-    raw.execute(connection, sql, parameters)
+    return int(raw.execute(connection, sql, parameters).rowcount)
 
 
 # ---- pointers ---------------------------------------------------------------------------------------------

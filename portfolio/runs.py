@@ -4,23 +4,77 @@ A run is logged before it begins, in a transaction of its own; everything else h
 so that a reader sees the old version or the new one, and a run that died is found in the log.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
-from config.times import stored_time
+from config.exact import plain
+from config.times import stored_time, time_text
 from execution import raw
 from execution.ledger import derived_id
-from execution.model import Account
+from execution.model import Account, Json
 from portfolio import allocations, batch, reviews
 from portfolio.allocations import CONTENT, Counts, Run, ScopeKey
-from portfolio.fifo import Allocation
+from portfolio.fifo import Allocation, money_of
 from portfolio.lots import Method, Selections
 from portfolio.reviews import Review
 from portfolio.tables import RunMode
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a run changed in the stored rows of its scope."""
+
+    ended: int = 0
+    added: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A completed run. `counts` are of what it computed: everything, or what was closed from `since` on."""
+
+    run: Run
+    mode: RunMode
+    since: datetime | None
+    counts: Counts
+    changes: Changes
+    sequence: int
+    finished_at: datetime
+    reviews: Sequence[Review] = ()
+
+    @property
+    def unchanged(self) -> int:
+        """The rows that the version before had as well."""
+        return self.counts.allocations - self.changes.added
+
+    @property
+    def differs(self) -> bool:
+        """Whether the stored rows were not what the trades give."""
+        return bool(self.changes.ended or self.changes.added)
+
+    def to_wire(self) -> dict[str, Json]:
+        """The JSON form."""
+        key = self.run.key
+        return {
+            "account": key.account,
+            "symbol": key.symbol,
+            "method": str(key.method),
+            "version": self.run.version,
+            "mode": str(self.mode),
+            "since": None if self.since is None else time_text(self.since),
+            "sequence": self.sequence,
+            "buys": self.counts.buys,
+            "sells": self.counts.sells,
+            "allocations": self.counts.allocations,
+            "unchanged": self.unchanged,
+            "ended": self.changes.ended,
+            "added": self.changes.added,
+            "realized_pnl": plain(money_of(self.counts.pnl_units)),
+            "duration_ms": int((self.finished_at - self.run.started_at).total_seconds() * 1000),
+        }
 
 
 class Target(Protocol):
@@ -41,11 +95,13 @@ class _Written:
     def __init__(self, connection: Connection, run: Run) -> None:
         self._connection = connection
         self._run = run
+        self.changes = Changes()
 
     def end(self, instant: datetime) -> None:
-        allocations.close(self._connection, self._run.key, self._run.version, instant)
+        self.changes.ended += allocations.close(self._connection, self._run.key, self._run.version, instant)
 
     def add(self, found: list[Allocation]) -> None:
+        self.changes.added += len(found)
         allocations.insert(self._connection, self._run.key, self._run.version, self._run.batch_id, found)
 
 
@@ -71,7 +127,7 @@ class _Rows:
     """Takes the allocations of a computation in order; hands on those from the first one on that the current
     version does not have."""
 
-    def __init__(self, stored: Iterator[Sequence[Any]], target: Target) -> None:
+    def __init__(self, stored: Generator[Sequence[Any]], target: Target) -> None:
         self._target = target
         self._stored = stored
         self._instant: list[Allocation] = []  # what was equal at the instant that is being compared
@@ -105,11 +161,12 @@ class _Rows:
     def _part(self, instant: datetime, rest: list[Allocation]) -> None:
         """From `instant` on the versions differ: what was equal at that very instant goes in again."""
         self._changed = True
+        self._stored.close()  # before the rows that it reads are ended
         self._target.end(instant)
         self._target.add([piece for piece in self._instant if piece.closed_at >= instant] + rest)
 
 
-def _current(connection: Connection, key: ScopeKey, since: datetime | None) -> Iterator[Sequence[Any]]:
+def _current(connection: Connection, key: ScopeKey, since: datetime | None) -> Generator[Sequence[Any]]:
     """The current rows of a scope in the order in which they were matched."""
     sql = (
         f"SELECT {CONTENT} FROM fifo_allocations WHERE account = ? AND symbol = ? AND method = ?"
@@ -119,8 +176,12 @@ def _current(connection: Connection, key: ScopeKey, since: datetime | None) -> I
     if since is not None:
         sql += " AND closed_at >= ?"
         parameters.append(stored_time(since))
-    # Read whole: rows of the same table are ended and added meanwhile.
-    yield from raw.execute(connection, f"{sql} ORDER BY closed_at, id", parameters).fetchall()
+    cursor = raw.execute(connection, f"{sql} ORDER BY closed_at, id", parameters)
+    try:
+        while rows := cursor.fetchmany(batch.CHUNK):
+            yield from rows
+    finally:
+        cursor.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,18 +207,22 @@ def plan(connection: Connection, order: Order) -> Plan:
     return found
 
 
-def apply(connection: Connection, run: Run, order: Order, planned: Plan, now: datetime) -> list[Review]:
+def apply(
+    connection: Connection, run: Run, order: Order, planned: Plan, mode: RunMode, now: Callable[[], datetime]
+) -> Finished:
     """Make what was planned the current version; nothing of the scope may have been stored in between."""
+    target = _Written(connection, run)
     if planned.since is not None:
-        target = _Written(connection, run)
         target.end(planned.since)
         target.add(planned.allocations)
-    return _end(connection, run, order, planned.counts, now)
+    return _end(connection, run, order, mode, planned.counts, target.changes, now())
 
 
-def perform(connection: Connection, run: Run, order: Order, now: datetime) -> list[Review]:
+def perform(connection: Connection, run: Run, order: Order, mode: RunMode, now: Callable[[], datetime]) -> Finished:
     """`plan` and `apply` in one transaction, writing on the way: memory grows with the open lots only."""
-    return _end(connection, run, order, _compute(connection, order, _Written(connection, run)), now)
+    target = _Written(connection, run)
+    counts = _compute(connection, order, target)
+    return _end(connection, run, order, mode, counts, target.changes, now())
 
 
 def _compute(connection: Connection, order: Order, target: Target) -> Counts:
@@ -179,14 +244,17 @@ def _compute(connection: Connection, order: Order, target: Target) -> Counts:
     return rows.counts
 
 
-def _end(connection: Connection, run: Run, order: Order, counts: Counts, now: datetime) -> list[Review]:
-    """Move the pointer, log the end; returns the new entries of the review queue."""
+def _end(
+    connection: Connection, run: Run, order: Order, mode: RunMode, counts: Counts, changes: Changes, now: datetime
+) -> Finished:
+    """Move the pointer, log the end, bring the review queue up to date."""
     key = order.key
     allocations.point(connection, key, run.version, order.up_to)
     allocations.finish(connection, run, counts, order.up_to, now)
-    if key.method is not Method.FIFO:
-        return []
-    return reviews.sync(connection, [(key.account, key.symbol)], now)
+    found: list[Review] = []
+    if key.method is Method.FIFO:
+        found = reviews.sync(connection, [(key.account, key.symbol)], now)
+    return Finished(run, mode, order.since, counts, changes, order.up_to, now, found)
 
 
 def log(

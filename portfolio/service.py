@@ -13,16 +13,17 @@ from typing import TypeAlias
 from sqlalchemy import Connection
 
 from config.exact import divide
-from execution import candles, ledger
+from execution import ledger
 from execution.errors import StorageUnavailable
 from execution.model import Account, AlertRaised, Candle, Fact, FactsRecorded, Price, Trade
 from execution.ports import Clock, Reader, Writer
-from portfolio import recompute
-from portfolio.allocations import Counts, Run, ScopeKey
+from portfolio import marks, recompute
+from portfolio.allocations import Counts, ScopeKey
 from portfolio.allocator import Rewrite
 from portfolio.books import Attribution, Books, FillOutcome, Scope
 from portfolio.lots import Method
 from portfolio.position import Portfolio, PortfolioChanged, Position, PositionChanged
+from portfolio.runs import Finished
 from portfolio.storage import BooksStorage, Fence
 from portfolio.tables import RunMode
 from portfolio.valuation import Marks, position_of, value_account
@@ -57,6 +58,7 @@ class PortfolioService:
         self._checkpoint_facts = checkpoint_facts
         self._published_lots = published_lots
         self._lock = asyncio.Lock()
+        self._computing = asyncio.Lock()
         self._books = Books({})
         self._marks = Marks()
         self._holders: dict[str, set[str]] = {}
@@ -77,14 +79,14 @@ class PortfolioService:
     # ---- following the ledger -------------------------------------------------------------------------
 
     async def start(self) -> list[AlertRaised]:
-        """Load the snapshot, follow the ledger to its head, take the last stored candles as marks; store the
+        """Load the snapshot, follow the ledger to its head, take the last stored candles (else trades) as marks; store the
         allocations that are not stored yet."""
         async with self._lock:
             self._books = await self._storage.open()
             for scope in self._books.symbols:
                 self._note_holding(scope)
-            for candle in (await self._reader.read(candles.latest)).values():
-                self._marks.on_candle(candle)
+            scopes = list(self._books.symbols)
+            self._marks = await self._reader.read(lambda connection: marks.stored(connection, scopes))
             await self._storage.settle(self._books)
             return self._take_raised()
 
@@ -139,7 +141,19 @@ class PortfolioService:
                 scope = (fact.account, fact.symbol)
                 self._dirty.add(scope)
                 self._note_holding(scope)
+                if self._marks.on_trade(fact):
+                    self._dirty_marks.add(fact.symbol)
+        await self._reread_marks({fact.symbol for fact in facts if isinstance(fact, Trade) and fact.corrects})
         return outcomes
+
+    async def _reread_marks(self, symbols: set[str]) -> None:
+        """Trades of these symbols were taken back: their prices are no marks."""
+        if symbols:
+            scopes = [scope for scope in self._books.symbols if scope[1] in symbols]
+            found = await self._reader.read(lambda connection: marks.last_trades(connection, scopes))
+            for symbol in symbols:
+                self._marks.set_traded(symbol, found.get(symbol))
+            self._dirty_marks |= symbols
 
     async def _recompute_stale(self, outcomes: list[FillOutcome]) -> list[FillOutcome]:
         """A back-dated trade or a correction came: its symbol anew from all its trades, as a batch would have
@@ -202,21 +216,35 @@ class PortfolioService:
         method: Method = Method.FIFO,
         since: datetime | None = None,
         reason: str,
-    ) -> tuple[list[Run], list[AlertRaised]]:
+    ) -> tuple[list[Finished], list[AlertRaised]]:
         """Compute the scopes of an account and symbol (None: all) anew and compare them with their current
-        versions; what differs is stored under new ones. Raises StorageUnavailable, LeaseLost, FifoError."""
+        versions; what differs is stored under new ones. Fills are booked meanwhile, and stored after it. Raises
+        StorageUnavailable, LeaseLost, FifoError (logged; the scopes before it are done)."""
         mode = RunMode.FULL if since is None else RunMode.SYMBOL
-        done: list[Run] = []
-        async with self._lock:
-            await self._storage.flush(self._books)
+        done: list[Finished] = []
+        async with self._computing:
             for owner, name in sorted(self._books.symbols):
                 if account in (None, owner) and symbol in (None, name):
                     key = ScopeKey(owner, name, method)
-                    batch_id = done[0].batch_id if done else None
-                    done.append(
-                        await self._storage.run(self._books, key, mode, reason, since=since, batch_id=batch_id)
-                    )
-            return done, self._take_raised()
+                    batch_id = done[0].run.batch_id if done else None
+                    done.append(await self._compute(key, mode, reason, since, batch_id))
+        return done, self._take_raised()
+
+    async def _compute(
+        self, key: ScopeKey, mode: RunMode, reason: str, since: datetime | None, batch_id: str | None
+    ) -> Finished:
+        """One scope. Only its begin and its end keep fills waiting."""
+        storage = self._storage
+        async with self._lock:
+            await storage.flush(self._books)
+            begun = await storage.begin(self._books, key, mode, reason, since=since, batch_id=batch_id)
+            storage.holds_back = True
+        try:
+            begun = await storage.plan(begun)
+            async with self._lock:
+                return await storage.apply(begun, keep_waiting=True)
+        finally:
+            storage.holds_back = False
 
     def _take_raised(self) -> list[AlertRaised]:
         raised, self._storage.raised = self._storage.raised, []
@@ -289,9 +317,7 @@ class PortfolioService:
 
 
 def read_portfolios(connection: Connection) -> dict[str, Portfolio]:
-    """The portfolios of all accounts at the last stored candles, without a running service."""
-    opened = recompute.open_books(connection)
-    marks = Marks()
-    for candle in candles.latest(connection).values():
-        marks.on_candle(candle)
-    return {account: value_account(opened.books, marks, account) for account in opened.books.accounts}
+    """The portfolios of all accounts at the stored marks, without a running service."""
+    books = recompute.open_books(connection).books
+    known = marks.stored(connection, books.symbols)
+    return {account: value_account(books, known, account) for account in books.accounts}

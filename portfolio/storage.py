@@ -6,6 +6,7 @@ never knows of fills whose allocations are not stored; a failed transaction is t
 
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeAlias, TypeVar
 
@@ -23,11 +24,22 @@ from portfolio.errors import FifoError
 from portfolio.lots import Method
 from portfolio.recompute import Opened
 from portfolio.reviews import Review
+from portfolio.runs import Finished
 from portfolio.tables import RunMode
 
 T = TypeVar("T")
 Fence: TypeAlias = Callable[[Connection], None]
 """Raises LeaseLost when the portfolio role belongs to another process by now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A run on its way; `planned` once its long part is done."""
+
+    run: Run
+    order: runs.Order
+    mode: RunMode
+    planned: runs.Plan | None = None
 
 
 class BooksStorage:
@@ -54,6 +66,8 @@ class BooksStorage:
         """The ledger sequence of the stored snapshot."""
         self.problem: str | None = None
         self.raised: list[AlertRaised] = []
+        self.holds_back = False
+        """While true nothing is stored: a run is being planned, and what it compares itself with must stay."""
 
     # ---- start ----------------------------------------------------------------------------------------
 
@@ -128,6 +142,8 @@ class BooksStorage:
     async def flush(self, books: Books, *, snapshot: bool = False) -> None:
         """Store the allocations that wait and, if asked for, a snapshot. Raises StorageUnavailable (they wait on)
         or LeaseLost."""
+        if self.holds_back:
+            return
         for scope, reason in sorted(self._needed.items()):
             await self.run(books, ScopeKey(*scope), RunMode.FULL, reason)
             del self._needed[scope]
@@ -191,7 +207,12 @@ class BooksStorage:
             for scope, rewrite in rewrites(waiting)
         }
 
-    async def run(
+    async def run(self, books: Books, key: ScopeKey, mode: RunMode, reason: str) -> Finished:
+        """Compute a scope from its trades and make that its current version, in one go. Raises FifoError (logged),
+        StorageUnavailable, LeaseLost."""
+        return await self.apply(await self.plan(await self.begin(books, key, mode, reason)))
+
+    async def begin(
         self,
         books: Books,
         key: ScopeKey,
@@ -200,26 +221,40 @@ class BooksStorage:
         *,
         since: datetime | None = None,
         batch_id: str | None = None,
-    ) -> Run:
-        """Compute a scope from its trades and make that its current version. The long part only reads, so that
-        fills go on being recorded meanwhile. Raises FifoError (logged), StorageUnavailable, LeaseLost."""
+    ) -> "Begun":
+        """Log a run of a scope, over its trades up to where the books are now."""
         order = await self._order(books.accounts[key.account], key, books.sequence, since)
         run = await self._submit(lambda c: runs.log(c, order, mode, reason, self._now(), batch_id))
         self._abandoned.append(run.id)
+        return Begun(run, order, mode)
+
+    async def plan(self, begun: "Begun") -> "Begun":
+        """The long part of a run: it only reads. Raises FifoError (logged), StorageUnavailable."""
+        run = begun.run
         try:
-            planned = await self._reader.read(lambda connection: runs.plan(connection, order))
+            planned = await self._reader.read(lambda connection: runs.plan(connection, begun.order))
         except FifoError as error:
             said, trace = str(error), traceback.format_exc()
             await self._submit(lambda connection: allocations.fail(connection, run.id, said, trace, self._now()))
             self._abandoned.remove(run.id)
             raise
-        found = await self._submit(lambda connection: runs.apply(connection, run, order, planned, self._now()))
+        return replace(begun, planned=planned)
+
+    async def apply(self, begun: "Begun", *, keep_waiting: bool = False) -> Finished:
+        """Make what a run found the current version. `keep_waiting`: all that waits for the scope came after the
+        run had begun, and is stored behind it."""
+        run, order, planned, key = begun.run, begun.order, begun.planned, begun.run.key
+        assert planned is not None
+        finished = await self._submit(
+            lambda connection: runs.apply(connection, run, order, planned, begun.mode, self._now)
+        )
         self._abandoned.remove(run.id)
         if self._allocator is not None and key.method is Method.FIFO:
-            self._allocator.forget((key.account, key.symbol))
+            if not keep_waiting:
+                self._allocator.forget((key.account, key.symbol))
             await self._reader.read(self._allocator.load)
-        self.raised += map(unmatched_alert, found)
-        return run
+        self.raised += map(unmatched_alert, finished.reviews)
+        return finished
 
     async def _order(self, account: Account, key: ScopeKey, up_to: int, since: datetime | None) -> runs.Order:
         chosen = await self._reader.read(selections.stored) if key.method is Method.SPECIFIC else None
