@@ -5,14 +5,15 @@ histories, as parallel versions for comparison. FIFO is the method of record.
 """
 
 import heapq
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
+from config.exact import plain
 from execution.model import AccountMode
 from portfolio.errors import FifoError
-from portfolio.fifo import Allocation, Fill, Lot, LotEngine
+from portfolio.fifo import Allocation, Fill, FillResult, Lot, LotEngine, quantity_of
 
 
 class Method(StrEnum):
@@ -155,30 +156,48 @@ class LofoEngine(_ByUnitCost):
 class SpecificEngine(_ChoosingEngine):
     """Specific identification: closing trades take what was chosen for them, the rest first in, first out.
 
-    Raises FifoError when a choice names a lot that is not open, or more of it than is left.
+    Raises FifoError, changing nothing, when a choice names a lot that is not open, more of it than is left, or
+    more than the trade closes.
     """
 
-    __slots__ = ("_selections", "_taken")
+    __slots__ = ("_chosen", "_selections")
 
     def __init__(self, mode: AccountMode, selections: Selections) -> None:
         super().__init__(mode)
         self._selections = selections
-        self._taken: dict[str, int] = {}
+        self._chosen: deque[Selection] = deque()
+
+    def apply_fill(self, fill: Fill) -> FillResult:
+        """Match one fill."""
+        self._chosen = deque(self._selections.get(fill.trade_id, ()))
+        if self._chosen:
+            self._check(fill)
+        return super().apply_fill(fill)
+
+    def _check(self, fill: Fill) -> None:
+        """Raise FifoError when the choice for a fill cannot be kept."""
+        said = f"selection for {fill.trade_id}"
+        taken: dict[str, int] = {}
+        for trade_id, quantity in self._chosen:
+            lot = None if self._sign == fill.sign else self._kept.get(trade_id)
+            if lot is None:
+                raise FifoError(f"{said}: an open lot, not {trade_id}")
+            if quantity <= 0:
+                raise FifoError(f"{said}: more than 0 of {trade_id}")
+            taken[trade_id] = taken.get(trade_id, 0) + quantity
+            if taken[trade_id] > lot.total - lot.offset:
+                raise FifoError(f"{said}: at most what is left of {trade_id}")
+        if sum(taken.values()) > fill.quantity:
+            raise FifoError(f"{said}: at most what it closes, {plain(quantity_of(fill.quantity))}")
 
     def _next(self, fill: Fill) -> tuple[Lot, int]:
-        chosen = self._selections.get(fill.trade_id, ())
-        done = self._taken.get(fill.trade_id, 0)
-        if done >= len(chosen):
+        if not self._chosen:
             lot = self._kept.first()
             return lot, lot.total
-        self._taken[fill.trade_id] = done + 1
-        trade_id, quantity = chosen[done]
-        found = self._kept.get(trade_id)
-        if found is None:
-            raise FifoError(f"selection for {fill.trade_id}: an open lot, not {trade_id}")
-        if quantity > found.total - found.offset:
-            raise FifoError(f"selection for {fill.trade_id}: at most what is left of {trade_id}")
-        return found, quantity
+        trade_id, quantity = self._chosen.popleft()
+        chosen = self._kept.get(trade_id)
+        assert chosen is not None  # _check saw it
+        return chosen, quantity
 
 
 class AverageEngine(LotEngine):
@@ -193,7 +212,8 @@ class AverageEngine(LotEngine):
     def _matched(
         self, trade_id: str, sign: int, price: int, at: Any, lot: Lot, piece: int, lot_fee: int, fill_fee: int
     ) -> Any:
-        held, pool = abs(self._quantity), abs(self._cost)
+        # Not abs(): rebates and fees above the proceeds give a pool the other sign.
+        held, pool = abs(self._quantity), -sign * self._cost
         share = pool - pool * (held - piece) // held
         value = piece * price
         self._quantity += sign * piece
@@ -210,6 +230,20 @@ class AverageEngine(LotEngine):
             lot.trade_id, trade_id, piece, lot.price, price, cost, fill_fee, share, 0, share, share - cost,
             lot.opened_at, at, True,
         )  # fmt: skip
+
+    def dump(self) -> dict[str, Any]:
+        """The exact state as a JSON-able dict: the pool's cost is not that of its lots."""
+        return super().dump() | {"cost": str(self._cost)}
+
+    @classmethod
+    def load(cls, state: Mapping[str, Any]) -> Self:
+        """The engine that `dump` wrote. Raises FifoError when the state is of another form or version."""
+        engine = super().load(state)
+        try:
+            engine._cost = int(state["cost"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise FifoError("a state written by dump()") from error
+        return engine
 
 
 _ENGINES: dict[Method, Callable[[AccountMode], LotEngine]] = {
