@@ -1,7 +1,7 @@
 """Runs on request: what they report, and that fills are booked while one is under way."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import TypeVar
 
