@@ -4,6 +4,8 @@ UPDATE and DELETE of a fact row abort. REPLACE would slip past a delete trigger 
 (recursive triggers are off there), so a BEFORE INSERT trigger aborts on an existing key as well.
 """
 
+import re
+
 from sqlalchemy import Connection, text
 
 _FACT_KEYS = {
@@ -37,6 +39,18 @@ def _all_triggers() -> dict[str, str]:
     triggers: dict[str, str] = {}
     for table, keys in _FACT_KEYS.items():
         triggers |= _sqlite(table, keys)
+    triggers["trades_refuse_foreign_order"] = (
+        "BEFORE INSERT ON trades WHEN NEW.source = 'exchange' AND NEW.order_id IS NOT NULL AND NOT EXISTS"
+        " (SELECT 1 FROM orders WHERE id = NEW.order_id AND account = NEW.account)"
+        " BEGIN SELECT RAISE(ABORT, 'a fill names an order of its account'); END"
+    )
+    triggers["orders_refuse_delete"] = (
+        "BEFORE DELETE ON orders WHEN EXISTS (SELECT 1 FROM trades WHERE order_id = OLD.id AND account = OLD.account"
+        " AND source = 'exchange') BEGIN SELECT RAISE(ABORT, 'an order with fills is never deleted'); END"
+    )
+    triggers["orders_refuse_rename"] = (
+        "BEFORE UPDATE OF id, account ON orders BEGIN SELECT RAISE(ABORT, 'an order keeps its id and account'); END"
+    )
     triggers["ledger_head_refuse_delete"] = (
         "BEFORE DELETE ON ledger_head BEGIN SELECT RAISE(ABORT, 'the head of the ledger is never deleted'); END"
     )
@@ -61,3 +75,36 @@ def drop_guards(connection: Connection) -> None:
     """Drop every trigger; migrations call this before they change a fact table."""
     for name in _all_triggers():
         connection.execute(text(f"DROP TRIGGER IF EXISTS {name}"))
+
+
+def faults(connection: Connection) -> dict[str, str]:
+    """The triggers that are not as they must be, each with what is wrong; empty when all guard the facts."""
+    rows = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"))
+    found = {name: _normal(sql) for name, sql in rows}
+    wrong = {}
+    for name, body in _all_triggers().items():
+        if name not in found:
+            wrong[name] = "is missing"
+        elif found[name] != _normal(f"CREATE TRIGGER {name} {body}"):
+            wrong[name] = "is not as it was made"
+    return wrong
+
+
+def restore(connection: Connection) -> list[str]:
+    """Make the triggers that `faults` names anew; their names."""
+    wrong = sorted(faults(connection))
+    triggers = _all_triggers()
+    for name in wrong:
+        connection.execute(text(f"DROP TRIGGER IF EXISTS {name}"))
+        connection.execute(text(f"CREATE TRIGGER {name} {triggers[name]}"))
+    return wrong
+
+
+def names() -> list[str]:
+    """All triggers that guard facts."""
+    return sorted(_all_triggers())
+
+
+def _normal(sql: str) -> str:
+    """The text without what a renamed table or a dump may change: quotes around names, white space."""
+    return re.sub(r"\s+", " ", sql.replace('"', "")).strip()

@@ -260,7 +260,7 @@ trades = Table(
     Column("fee", ExactDecimal, nullable=False),
     Column("fee_asset", Text, nullable=False),
     Column("cash_effect", ExactDecimal, nullable=False),
-    Column("order_id", Text, ForeignKey("orders.id")),
+    Column("order_id", Text),  # of our order, or as an imported file has it
     Column("venue", Text, nullable=False),
     Column("venue_trade_id", Text),
     Column("venue_sequence", Integer),

@@ -55,7 +55,7 @@ def _schema(connection: object) -> dict[str, str]:
     rows = connection.execute(  # type: ignore[attr-defined]  # a Connection of either engine
         text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'")
     )
-    return {name: " ".join(sql.split()) for name, sql in rows if not name.startswith("alembic")}
+    return {name: " ".join(sql.replace('"', "").split()) for name, sql in rows if not name.startswith("alembic")}
 
 
 def _tracked(*patterns: str) -> list[Path]:
