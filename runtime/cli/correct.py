@@ -43,6 +43,7 @@ def correct(
     """Correct a wrong trade with a compensating entry; nothing that was recorded is changed."""
     from execution.corrections import Change, Correction
     from execution.corrections import correct as append
+    from runtime.cli.importing import alert_lines
     from runtime.cli.offline import change as write
     from runtime.clock import WallClock
     from runtime.offline_books import bring_up_to_date
@@ -69,8 +70,8 @@ def correct(
     appended = write(place, lambda connection: append(connection, correction, WallClock().recorded_now()))
     alerts = bring_up_to_date(place.settings, file=place.database)
     _report(place, found, appended, before, _position(place, found))
-    for alert in alerts:
-        say(f"warning: {alert.message}")
+    for line in alert_lines(alerts):
+        say(f"warning: {line}")
 
 
 def _find(place: Place, trade_id: str) -> "Trade":

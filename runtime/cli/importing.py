@@ -1,7 +1,7 @@
 """`import`: fills from a file into the books; once, however often it is run."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 PANEL = "Set up"
 FORMATS = ("fillbook",)
 _SHOWN_FAULTS = 20
+_SHOWN_ALERTS = 5
 
 
 def register(app: typer.Typer) -> None:
@@ -45,8 +46,10 @@ def import_(
     if format_ not in FORMATS:
         raise typer.BadParameter(f"one of {', '.join(FORMATS)}, not {format_!r}", param_hint="--format")
     tag = f"import:{_source(source) if source is not None else _safe(file)}"
-    if re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,31}", venue) is None:
-        raise typer.BadParameter(f"lower-case letters, digits, . _ and -, not {venue!r}", param_hint="--venue")
+    if re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,31}", venue) is None or venue == "paper":
+        raise typer.BadParameter(
+            f"lower-case letters, digits, . _ and -, and not our own paper; not {venue!r}", param_hint="--venue"
+        )
     try:
         opened, size = open_fills(file)
     except FileInvalid as error:
@@ -113,6 +116,14 @@ def _catch_up(place: Place, tally: "Tally") -> "list[AlertRaised]":
     return bring_up_to_date(place.settings, file=place.database) if tally.added else []
 
 
+def alert_lines(alerts: "Sequence[AlertRaised]") -> list[str]:
+    """Alerts for a person, the first ones."""
+    lines = [alert.message for alert in alerts[:_SHOWN_ALERTS]]
+    if len(alerts) > _SHOWN_ALERTS:
+        lines.append(f"... and {len(alerts) - _SHOWN_ALERTS:,} more like these (`fillbook review list`)")
+    return lines
+
+
 # ---- the report -----------------------------------------------------------------------------------------
 
 
@@ -122,7 +133,7 @@ def _report(place: Place, owner: "Account", tally: "Tally", alerts: "list[AlertR
     from runtime.importing import cash_of
 
     cash = place.read(lambda connection: cash_of(connection, owner.name))
-    warnings = [alert.message for alert in alerts]
+    warnings = alert_lines(alerts)
     if tally.conflicts:
         warnings.insert(
             0, f"HIGH: {tally.conflicts:,} rows have the id of a trade that is in the books with other content"
