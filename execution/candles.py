@@ -37,9 +37,16 @@ def opening_at_or_after(connection: Connection, symbol: str, instant: datetime) 
 def latest(connection: Connection) -> dict[tuple[str, str], Candle]:
     """The last stored candle of each symbol and timeframe."""
     newest = {}
-    for symbol, timeframe in raw.execute(connection, "SELECT DISTINCT symbol, timeframe FROM candles").fetchall():
+    # From pair to pair along the key: DISTINCT would read every candle.
+    sql = (
+        "SELECT symbol, timeframe FROM candles WHERE (symbol, timeframe) > (?, ?) ORDER BY symbol, timeframe LIMIT 1"
+    )
+    pair = raw.execute(connection, sql, ("", "")).fetchone()
+    while pair is not None:
+        symbol, timeframe = pair
         for candle in history(connection, symbol, timeframe, last=1):
             newest[symbol, timeframe] = candle
+        pair = raw.execute(connection, sql, (symbol, timeframe)).fetchone()
     return newest
 
 

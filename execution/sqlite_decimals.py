@@ -61,7 +61,7 @@ class _Sum:
 
 def register(connection: sqlite3.Connection) -> None:
     """Give a connection the functions. A text that is no number is an error there, not 0 as in the shell."""
-    functions: tuple[tuple[str, int, Callable[..., object]], ...] = (
+    functions: tuple[tuple[str, int, Callable[..., str | int | None]], ...] = (
         ("decimal_add", 2, _binary(_exact.add)),
         ("decimal_sub", 2, _binary(_exact.subtract)),
         ("decimal_mul", 2, _binary(_exact.multiply)),
@@ -70,4 +70,4 @@ def register(connection: sqlite3.Connection) -> None:
     )
     for name, arguments, function in functions:
         connection.create_function(name, arguments, function, deterministic=True)
-    connection.create_aggregate("decimal_sum", 1, _Sum)
+    connection.create_aggregate("decimal_sum", 1, _Sum)  # type: ignore[arg-type]  # typeshed knows int sums only

@@ -79,8 +79,8 @@ class PortfolioService:
     # ---- following the ledger -------------------------------------------------------------------------
 
     async def start(self) -> list[AlertRaised]:
-        """Load the snapshot, follow the ledger to its head, take the last stored candles (else trades) as marks; store the
-        allocations that are not stored yet."""
+        """Load the snapshot, follow the ledger to its head, take the stored marks; store the allocations that are not
+        stored yet."""
         async with self._lock:
             self._books = await self._storage.open()
             for scope in self._books.symbols:

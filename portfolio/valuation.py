@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from config.exact import ZERO, divide
 from config.times import timeframe_length
-from execution.model import Candle, Price
+from execution.model import Candle, Price, Trade
 from portfolio.books import Books, CashBook, SymbolBook
 from portfolio.fifo import money_of
 from portfolio.position import Portfolio, Position
@@ -23,17 +23,49 @@ class Mark(NamedTuple):
     time: datetime
 
 
+class TradePrice(NamedTuple):
+    """The price of a trade, ordered by when it was executed and then recorded."""
+
+    executed_at: datetime
+    sequence: int
+    price: Decimal
+
+
 class Marks:
-    """The last price of each symbol. A later one is never replaced by an older one."""
+    """The last price of each symbol. A later one is never replaced by an older one.
+
+    Where neither a price nor a candle is known, the price of the symbol's last trade has to do.
+    """
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[datetime, Decimal]] = {}
+        self._traded: dict[str, TradePrice] = {}
         self._lengths: dict[str, timedelta] = {}
 
     def get(self, symbol: str) -> Mark | None:
         """The last price of a symbol, if there is one."""
         last = self._last.get(symbol)
-        return None if last is None else Mark(last[1], last[0])
+        if last is not None:
+            return Mark(last[1], last[0])
+        traded = self._traded.get(symbol)
+        return None if traded is None else Mark(traded.price, traded.executed_at)
+
+    def on_trade(self, trade: Trade) -> bool:
+        """Take a trade's price, for want of another; whether it is the symbol's mark now."""
+        symbol = trade.symbol
+        found = TradePrice(trade.executed_at, trade.sequence, trade.price)
+        known = self._traded.get(symbol)
+        if trade.corrects is not None or (known is not None and found[:2] < known[:2]):
+            return False
+        self._traded[symbol] = found
+        return symbol not in self._last
+
+    def set_traded(self, symbol: str, found: TradePrice | None) -> None:
+        """The last trade of a symbol as the ledger has it; None: it has none (that counts)."""
+        if found is None:
+            self._traded.pop(symbol, None)
+        else:
+            self._traded[symbol] = found
 
     def on_price(self, price: Price) -> bool:
         """Take a price; whether it is the last one now."""

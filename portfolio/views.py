@@ -297,8 +297,8 @@ lots AS MATERIALIZED (
     WHERE (t.side = 'BUY' OR a.mode = 'margin') AND {_NOT_TAKEN_BACK}
 )
 SELECT l.account, l.symbol, l.trade, l.executed_at AS acquired_at,
-    CASE l.side WHEN 'BUY' THEN {_plain("l.original")} ELSE {_negative(_plain("l.original"))} END AS original_quantity,
-    CASE l.side WHEN 'BUY' THEN {_plain("l.remaining")} ELSE {_negative(_plain("l.remaining"))} END AS quantity,
+    CASE l.side WHEN 'BUY' THEN '' ELSE '-' END || {_plain("l.original")} AS original_quantity,
+    CASE l.side WHEN 'BUY' THEN '' ELSE '-' END || {_plain("l.remaining")} AS quantity,
     {_plain("l.cost_basis")} AS cost_basis
 FROM lots l WHERE NOT {_is_zero("l.remaining")} ORDER BY l.account, l.symbol, l.executed_at, l.sequence"""
 
@@ -345,7 +345,7 @@ sums AS MATERIALIZED (
     SELECT s.*, coalesce(t.buys, 0) AS buys, coalesce(t.sells, 0) AS sells, coalesce(t.bought, '0') AS bought,
         coalesce(t.sold, '0') AS sold, coalesce(f.allocations, 0) AS allocations,
         coalesce(f.matched, '0') AS matched, coalesce(f.unmatched, '0') AS unmatched, coalesce(f.pnl, '0') AS pnl,
-        {_sub(_sub("coalesce(f.net_proceeds, '0')", "coalesce(f.cost_basis, '0')"), "coalesce(f.pnl, '0')")} AS pnl_gap
+        coalesce({_sub(_sub("f.net_proceeds", "f.cost_basis"), "f.pnl")}, '0') AS pnl_gap
     FROM scopes s
     LEFT JOIN facts t ON t.account = s.account AND t.symbol = s.symbol AND t.method = s.method
     LEFT JOIN pieces f ON f.account = s.account AND f.symbol = s.symbol AND f.method = s.method

@@ -38,12 +38,13 @@ from execution.model import (
 from execution.orders import DeadLetter
 from execution.writer import GroupCommitWriter
 from portfolio.service import PortfolioService
-from runtime import wire
+from runtime import backups, schema, wire
 from runtime.broker import Violation
 from runtime.clock import FeedClock, WallClock
 from runtime.connections import Connections
 from runtime.core import ROLES, Core, Published, build_core, first_account, opening_deposit, spare_the_collector
 from runtime.database import (
+    SCHEMA_REVISION,
     ThreadReader,
     ensure_account,
     open_database,
@@ -195,6 +196,7 @@ class Daemon:
     def _open_books(self, stack: AsyncExitStack) -> Engine:
         settings = self._settings
         url = settings.resolved_database_url
+        self._upgrade_books()
         engine = open_database(url, busy_timeout_ms=settings.writer.busy_timeout_ms)
         stack.callback(engine.dispose)
         with engine.connect() as connection, connection.begin():
@@ -207,6 +209,15 @@ class Daemon:
         self._reader = ThreadReader(reader_engine(url, busy_timeout_ms=settings.writer.busy_timeout_ms))
         stack.callback(self._reader.stop)
         return engine
+
+    def _upgrade_books(self) -> None:
+        """Bring older books to our schema, as `fillbook db upgrade` does: backed up, proven before and after."""
+        file = sqlite_path(self._settings.resolved_database_url)
+        assert file is not None, "only SQLite addresses pass the settings"
+        if schema.current(file) in (None, SCHEMA_REVISION):
+            return
+        change = schema.upgrade(file, backups.folder_of(self._settings.data_dir), WallClock().now())
+        log.info("schema upgraded", before=change.before, after=change.after, backup=str(change.backup))
 
     def _prepare(self, connection: Connection) -> None:
         """Catalogue, the first account, and the feed's time as it was when the daemon stopped."""

@@ -28,6 +28,10 @@ class DatabaseTooNew(RuntimeFault):
     """The database was written by a newer version of Fillbook."""
 
 
+class SchemaOutdated(RuntimeFault):
+    """The database holds trades under an older schema, and nobody has made a backup."""
+
+
 def _prepare_sqlite(engine: Engine, *, begin: str, busy_timeout_ms: int, synchronous: str) -> None:
     """Pragmas and decimal functions on each connection; transactions begin as we say, not as the driver guesses."""
 
@@ -120,7 +124,7 @@ def revision(connection: Connection) -> str | None:
 
 
 def upgrade(engine: Engine) -> bool:
-    """Bring the schema to the newest revision; True when something was done.
+    """Bring the schema to the newest revision; True when something was done. Makes no backup: `runtime.schema` does.
 
     Raises DatabaseTooNew when the database has a revision that this version does not know.
     """
@@ -128,6 +132,22 @@ def upgrade(engine: Engine) -> bool:
         found = revision(connection)
     if found == SCHEMA_REVISION:
         return False
+    _migrate(engine, found, lambda command, config: command.upgrade(config, "head"))
+    return True
+
+
+def downgrade(engine: Engine, target: str) -> None:
+    """Take the schema back to an older revision ("base": to nothing), in one transaction. Makes no backup.
+
+    Raises WouldLose, with nothing changed, when something would go that cannot be calculated again, and
+    DatabaseTooNew.
+    """
+    with engine.connect() as connection, connection.begin():
+        found = revision(connection)
+    _migrate(engine, found, lambda command, config: command.downgrade(config, target))
+
+
+def _migrate(engine: Engine, found: str | None, run: Callable[[Any, Any], None]) -> None:
     # Imported here: Alembic costs 0.2 s, and a database that is up to date never needs it.
     from alembic import command
     from alembic.config import Config
@@ -138,22 +158,42 @@ def upgrade(engine: Engine) -> bool:
     try:
         with engine.connect() as connection, connection.begin():
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            run(command, config)
     except CommandError as error:
         raise DatabaseTooNew(
             f"the database has schema revision {found}, which this version of Fillbook does not know: {error}"
         ) from error
-    return True
+
+
+def holds_trades(connection: Connection) -> bool:
+    """Whether there is a trade, so that a change of the schema needs a backup first."""
+    if revision(connection) is None:
+        return False
+    return connection.execute(text("SELECT 1 FROM trades LIMIT 1")).first() is not None
+
+
+def _upgrade_unless_it_needs_a_backup(engine: Engine, url: str) -> None:
+    with engine.connect() as connection, connection.begin():
+        found = revision(connection)
+        if found not in (None, SCHEMA_REVISION) and found < SCHEMA_REVISION and holds_trades(connection):
+            raise SchemaOutdated(
+                f"the database {url} holds trades and has schema revision {found}, this version of fillbook has "
+                f"{SCHEMA_REVISION}: run `fillbook db upgrade`, which makes a backup first (so does `fillbook run`)"
+            )
+    upgrade(engine)
 
 
 def open_database(url: str, *, busy_timeout_ms: int = 5000, synchronous: str = "FULL") -> Engine:
-    """The writer's engine of a database whose schema is the newest. Raises Unreachable."""
+    """The writer's engine of a database whose schema is the newest; an older one is upgraded.
+
+    Raises Unreachable, and SchemaOutdated when there are trades, so that a backup is needed first.
+    """
     path = sqlite_path(url)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
     engine = writer_engine(url, busy_timeout_ms=busy_timeout_ms, synchronous=synchronous)
     try:
-        upgrade(engine)
+        _upgrade_unless_it_needs_a_backup(engine, url)
     except DBAPIError as error:
         raise Unreachable(f"the database {url} cannot be opened: {error.orig}") from error
     return engine

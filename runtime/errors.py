@@ -9,5 +9,9 @@ class Unreachable(RuntimeFault):
     """A service (the daemon, the broker, the database) is out of reach: exit code 3."""
 
 
+class WouldLose(RuntimeFault):
+    """Something would be lost that nothing can bring back; nothing was changed."""
+
+
 class RoleTaken(RuntimeFault):
     """Another process holds the role."""

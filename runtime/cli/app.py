@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from runtime.cli import (
+    bankroll,
     books,
     bots,
     candles,
@@ -14,6 +15,7 @@ from runtime.cli import (
     checks,
     correct,
     daemon,
+    db,
     export,
     importing,
     replay,
@@ -65,11 +67,13 @@ for module in (
     importing,
     correct,
     books,
+    bankroll,
     export,
     bots,
     status,
     watch,
     checks,
+    db,
     catalogue,
 ):
     module.register(app)

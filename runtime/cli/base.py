@@ -143,7 +143,7 @@ class Place:
         if found != SCHEMA_REVISION:
             raise CommandFailed(
                 f"the books in {self.database} have schema revision {found}, this version of fillbook has "
-                f"{SCHEMA_REVISION}: start the daemon once to upgrade older books, or use a newer fillbook",
+                f"{SCHEMA_REVISION}: `fillbook db upgrade` upgrades older books; newer ones need a newer fillbook",
                 UNREACHABLE,
             )
 

@@ -5,6 +5,9 @@ never changes what this revision does. A test compares the newest schema with th
 """
 
 from alembic import op
+from sqlalchemy import text
+
+from runtime.errors import WouldLose
 
 revision = "0001"
 down_revision = None
@@ -269,3 +272,17 @@ def upgrade() -> None:
     """Create every table, index and guard."""
     for statement in STATEMENTS:
         op.execute(statement)
+
+
+def downgrade() -> None:
+    """Drop everything. Refused when there is a fact: facts are kept."""
+    connection = op.get_bind()
+    facts = connection.execute(
+        text("SELECT (SELECT count(*) FROM trades) + (SELECT count(*) FROM cash_flows)")
+    ).scalar_one()
+    if facts:
+        raise WouldLose(f"below revision 0001 there is nothing, and the ledger holds {facts} facts")
+    for statement in reversed(STATEMENTS):
+        words = statement.split()
+        if words[1] == "TABLE":
+            op.execute(f"DROP TABLE {words[2]}")

@@ -28,3 +28,8 @@ CREATE TABLE risk_marks (
 def upgrade() -> None:
     """Create the table; nothing that exists is touched."""
     op.execute(STATEMENT)
+
+
+def downgrade() -> None:
+    """Drop the marks: the daemon begins new ones."""
+    op.execute("DROP TABLE risk_marks")

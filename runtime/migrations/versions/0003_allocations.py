@@ -5,6 +5,9 @@ made anew under its new name.
 """
 
 from alembic import op
+from sqlalchemy import text
+
+from runtime.errors import WouldLose
 
 revision = "0003"
 down_revision = "0002"
@@ -131,3 +134,38 @@ def upgrade() -> None:
     """Create the tables; facts are not touched."""
     for statement in STATEMENTS:
         op.execute(statement)
+
+
+CACHES = ("fifo_pointers", "fifo_computation_log", "fifo_allocations", "fifo_inventory_snapshots")
+
+CHECKPOINTS = """\
+CREATE TABLE portfolio_checkpoints (
+    account TEXT NOT NULL,
+    symbol TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    engine_version INTEGER NOT NULL,
+    content TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    CONSTRAINT pk_portfolio_checkpoints PRIMARY KEY (account, symbol)
+)
+ WITHOUT ROWID,
+ STRICT"""
+
+
+def downgrade() -> None:
+    """Drop the caches, which are computed anew. Refused when people resolved reviews or selected lots."""
+    connection = op.get_bind()
+    lost = {
+        "resolved reviews": "SELECT count(*) FROM review_queue WHERE status = 'resolved'",
+        "selections of lots": "SELECT count(*) FROM lot_selections",
+    }
+    for what, sql in lost.items():
+        count = connection.execute(text(sql)).scalar_one()
+        if count:
+            raise WouldLose(f"below revision 0003 there is no place for {what}, and there are {count}")
+    for table in ("lot_selections", "review_queue", *CACHES):
+        op.execute(f"DROP TABLE {table}")
+    # Where stored allocations had come to: they are gone.
+    op.execute("DELETE FROM followers WHERE name = 'allocations'")
+    op.execute("DROP INDEX ix_trades_corrects")
+    op.execute(CHECKPOINTS)
