@@ -325,6 +325,13 @@ class PortfolioSettings(Section):
         le=86_400,
         description="Seconds after which all retained messages are published again from the database.",
     )
+    recompute_minutes: Whole = Field(
+        1_440,
+        ge=0,
+        le=525_600,
+        description="Minutes after which all allocations are computed anew from the trades and compared with the "
+        "stored ones; a difference raises an alert. The default is once a day. 0 = never.",
+    )
 
 
 class FeedSettings(Section):

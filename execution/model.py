@@ -366,6 +366,8 @@ class Responded:
     order_id: str | None = None
     trades: tuple[Trade, ...] = ()
     sequence: int | None = None
+    result: Mapping[str, Json] | None = None
+    """What came of a request that is no order, as JSON."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from execution.ledger import derived_id
 from execution.model import Account, Json
 from portfolio import allocations, batch, reviews
 from portfolio.allocations import CONTENT, Counts, Run, ScopeKey
-from portfolio.fifo import Allocation, money_of
+from portfolio.fifo import ENGINE_VERSION, Allocation, money_of
 from portfolio.lots import Method, Selections
 from portfolio.reviews import Review
 from portfolio.tables import RunMode
@@ -255,6 +255,18 @@ def _end(
     if key.method is Method.FIFO:
         found = reviews.sync(connection, [(key.account, key.symbol)], now)
     return Finished(run, mode, order.since, counts, changes, order.up_to, now, found)
+
+
+def behind(connection: Connection, method: Method) -> set[tuple[str, str]]:
+    """The accounts and symbols whose current version misses trades, or is of another algorithm version."""
+    pointers = allocations.pointers(connection, method)
+    sql = "SELECT account, symbol, MAX(sequence) FROM trades GROUP BY account, symbol"
+    found = set()
+    for account, symbol, last in raw.execute(connection, sql).fetchall():
+        pointer = pointers.get((account, symbol))
+        if pointer is None or pointer.sequence < last or pointer.engine_version != ENGINE_VERSION:
+            found.add((account, symbol))
+    return found
 
 
 def log(

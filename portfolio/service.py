@@ -17,7 +17,7 @@ from execution import ledger
 from execution.errors import StorageUnavailable
 from execution.model import Account, AlertRaised, Candle, Fact, FactsRecorded, Price, Trade
 from execution.ports import Clock, Reader, Writer
-from portfolio import marks, recompute
+from portfolio import marks, recompute, runs
 from portfolio.allocations import Counts, ScopeKey
 from portfolio.allocator import Rewrite
 from portfolio.books import Attribution, Books, FillOutcome, Scope
@@ -215,15 +215,25 @@ class PortfolioService:
         symbol: str | None = None,
         method: Method = Method.FIFO,
         since: datetime | None = None,
+        only_behind: bool = False,
         reason: str,
     ) -> tuple[list[Finished], list[AlertRaised]]:
         """Compute the scopes of an account and symbol (None: all) anew and compare them with their current
-        versions; what differs is stored under new ones. Fills are booked meanwhile, and stored after it. Raises
-        StorageUnavailable, LeaseLost, FifoError (logged; the scopes before it are done)."""
+        versions; what differs is stored under new ones. Fills are booked meanwhile, and stored after it.
+
+        `only_behind`: no scope whose current version has all trades. Raises StorageUnavailable, LeaseLost,
+        FifoError (logged; the scopes before it are done).
+        """
         mode = RunMode.FULL if since is None else RunMode.SYMBOL
         done: list[Finished] = []
         async with self._computing:
-            for owner, name in sorted(self._books.symbols):
+            scopes = sorted(self._books.symbols)
+            if only_behind:
+                async with self._lock:
+                    await self._storage.flush(self._books)
+                behind = await self._reader.read(lambda connection: runs.behind(connection, method))
+                scopes = [scope for scope in scopes if scope in behind]
+            for owner, name in scopes:
                 if account in (None, owner) and symbol in (None, name):
                     key = ScopeKey(owner, name, method)
                     batch_id = done[0].run.batch_id if done else None
@@ -245,6 +255,10 @@ class PortfolioService:
                 return await storage.apply(begun, keep_waiting=True)
         finally:
             storage.holds_back = False
+
+    def traded(self, account: str) -> list[str] | None:
+        """The symbols that an account ever traded; None when there is no such account."""
+        return self._books.symbols_of(account) if account in self._books.accounts else None
 
     def _take_raised(self) -> list[AlertRaised]:
         raised, self._storage.raised = self._storage.raised, []

@@ -60,6 +60,7 @@ from runtime.limits import configured
 from runtime.locks import RoleLocks, holder_text
 from runtime.mqtt import MqttBus
 from runtime.publisher import Announcer, Outgoing, Publisher
+from runtime.recompute import Recomputer
 from runtime.reload import Reloader, Sources, make_reloader
 from runtime.rundir import DaemonInfo, remove_daemon_file, write_daemon_file
 from runtime.topics import Topics
@@ -339,6 +340,9 @@ class Daemon:
             self._publish_state(),
             self._make_reloader().run(),
         ]
+        if self._core.portfolio is not None:
+            intake.recomputer = self._make_recomputer(self._core.portfolio)
+            loops.append(intake.recomputer.run())
         if self._feed is not None and isinstance(self._clock, FeedClock):
             feeder = Feeder(
                 self._core, self._feed, self._clock, self._settings.feed, self._answered, self._announce_market
@@ -357,6 +361,17 @@ class Daemon:
                 task.cancel()
             await asyncio.gather(stopping, *tasks[1:], return_exceptions=True)
             self._publisher_task = tasks[0]
+
+    def _make_recomputer(self, portfolio: PortfolioService) -> Recomputer:
+        minutes = self._settings.portfolio.recompute_minutes
+        return Recomputer(
+            portfolio,
+            self._reader,
+            self._clock,
+            self._publish,
+            self._core.follower.poll,
+            every=timedelta(minutes=minutes) if minutes else None,
+        )
 
     def _make_reloader(self) -> Reloader:
         self._reloader = make_reloader(

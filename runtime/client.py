@@ -91,9 +91,15 @@ async def attached(bus: B, *, timeout: float) -> AsyncIterator[B]:
 
 
 async def ask(
-    address: Address, account: str, command: Command, body: Mapping[str, Any], *, timeout: float
+    address: Address,
+    account: str,
+    command: Command,
+    body: Mapping[str, Any],
+    *,
+    timeout: float,
+    linger: float = _LINGER_SECONDS,
 ) -> dict[str, Any]:
-    """Publish a request and return the response; the final one if that comes within a few seconds.
+    """Publish a request and return the response; the final one if that comes within `linger` seconds.
 
     `body` has its request_id, so that the same request is repeated until somebody answers it. Raises
     BusUnavailable without a broker, NoAnswer after `timeout` seconds; NotATopicPart for a bad account or id.
@@ -101,7 +107,9 @@ async def ask(
     topic = address.topics.request(account, command)
     answers = address.topics.response(account, body["request_id"])
     async with connected(address, [answers], timeout=timeout) as bus:
-        return await exchange(bus, topic, encode(dict(body)), timeout=timeout, resting=is_resting(body))
+        return await exchange(
+            bus, topic, encode(dict(body)), timeout=timeout, resting=is_resting(body), linger=linger
+        )
 
 
 def is_resting(body: Mapping[str, Any]) -> bool:

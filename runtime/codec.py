@@ -35,6 +35,7 @@ from runtime.payloads import (
     CashPayload,
     NotePayload,
     PricePayload,
+    RecomputePayload,
     TradePayload,
     reasons_of,
 )
@@ -179,8 +180,19 @@ def _decode_halt(match: Match, document: Document, request_id: str) -> HaltReque
 
 
 def _decode_recompute(match: Match, document: Document, request_id: str) -> RecomputeRequest:
-    body: NotePayload = _validate(NotePayload, document)
-    return RecomputeRequest(request_id, _account(match), body.triggered_by or "manual", body.note)
+    body: RecomputePayload = _validate(RecomputePayload, document)
+    if body.full and body.since is not None:
+        raise _Refusal(Reason("since", "since", time_text(body.since), "full or since, not both"))
+    return RecomputeRequest(
+        request_id,
+        _account(match),
+        body.triggered_by or "manual",
+        body.note,
+        body.symbol,
+        body.method,
+        body.full,
+        body.since,
+    )
 
 
 def _decode_candle(match: Match, document: Document, _request_id: str) -> Candle:

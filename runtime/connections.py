@@ -11,7 +11,7 @@ from runtime.clock import WallClock
 from runtime.core import ROLES
 from runtime.messages import Status
 from runtime.mqtt import MqttBus, MqttOptions, Presence
-from runtime.topics import RouteName, Topics
+from runtime.topics import Command, RouteName, Topics
 
 
 class Connections:
@@ -107,10 +107,13 @@ class Connections:
             "portfolio": market,
         }
         names = [name for role in self._roles for name in wanted[role]]
+        filters: list[str] = []
         if "execution" not in self._roles:
             names += [RouteName.TRADE, RouteName.CASH_FLOW]
             names += [RouteName.RESPONSE] if "signals" in self._roles else []
-        return tuple(dict.fromkeys(self._topics.filter(name) for name in names))
+            if "portfolio" in self._roles:
+                filters.append(self._topics.filter(RouteName.REQUEST, command=str(Command.RECOMPUTE)))
+        return tuple(dict.fromkeys([*(self._topics.filter(name) for name in names), *filters]))
 
     def _on_broker_restart(self, _restarts: int) -> None:
         """The embedded broker is back: connect now instead of after the pause."""

@@ -41,7 +41,8 @@ from runtime.core import Core
 from runtime.jsondoc import Limits
 from runtime.messages import BotCommand, Decoded, RecomputeRequest, Refused, Undecodable
 from runtime.publisher import Outgoing, Publisher
-from runtime.topics import Match, RouteName, Topics
+from runtime.recompute import Recomputer
+from runtime.topics import Command, Match, RouteName, Topics
 from runtime.wire_in import response_from
 from signals import outbox
 from signals.errors import SignalsError
@@ -99,6 +100,8 @@ class Intake:
         self.own_symbols: frozenset[str] = frozenset()
         self.on_answer: Callable[[], None] = lambda: None
         """Called at each answer of another process's execution service."""
+        self.recomputer: Recomputer | None = None
+        """None: the portfolio role is in another process, which reads these requests too."""
         self._handlers: dict[type, Callable[[Incoming, Match, Decoded[Any]], Coroutine[Any, Any, None]]] = {
             OrderRequest: self._on_request,
             CancelRequest: self._on_request,
@@ -186,6 +189,8 @@ class Intake:
                 incoming, None, Reason("bad_topic", "topic", incoming.topic[:64], "a topic of `fillbook topics`")
             )
             return
+        if match.command is Command.RECOMPUTE and self.recomputer is None:
+            return
         assigned = await self._assigned_id(incoming, match)
         outcome = decode(match, incoming.payload, assigned_id=assigned, retained=incoming.retain, limits=self._limits)
         if isinstance(outcome, Undecodable):
@@ -242,12 +247,9 @@ class Intake:
             return True
         return await self._reader.read(lambda c: outbox.find(c, request.request_id)) == request
 
-    async def _on_recompute(self, incoming: Incoming, match: Match, decoded: Decoded[RecomputeRequest]) -> None:
-        request = decoded.message
-        reason = Reason("unsupported", "request", "recompute", "`fillbook verify`, which recomputes and compares")
-        self._publisher.publish(
-            Responded(request.account, request.request_id, ResponseStatus.REFUSED, final=True, reason=reason)
-        )
+    async def _on_recompute(self, _incoming: Incoming, _match: Match, decoded: Decoded[RecomputeRequest]) -> None:
+        assert self.recomputer is not None
+        await self.recomputer.take(decoded.message, decoded.body_hash)
 
     async def _on_bot_command(self, incoming: Incoming, match: Match, decoded: Decoded[BotCommand]) -> None:
         command = decoded.message

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Generic, TypeAlias, TypeVar
 
 from execution.model import Candle, Price, Reason, Request
+from portfolio.lots import Method
 
 
 class BotAction(StrEnum):
@@ -27,12 +28,20 @@ class BotCommand:
 
 @dataclass(frozen=True, slots=True)
 class RecomputeRequest:
-    """Rebuild the caches of an account from its facts."""
+    """Compute the allocations of an account from its trades, of one symbol or of all.
+
+    `full`: everything, compared with what is stored; `since`: the same from an instant on; neither: only what
+    is not stored yet.
+    """
 
     request_id: str
     account: str
     triggered_by: str
     note: str | None = None
+    symbol: str | None = None
+    method: Method = Method.FIFO
+    full: bool = False
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

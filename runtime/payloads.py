@@ -12,6 +12,7 @@ from config.exact import NotADecimal, parse_decimal
 from config.instruments import is_symbol
 from config.times import NotATime, parse_time
 from execution.model import Reason, Side, TimeInForce
+from portfolio.lots import Method
 from runtime.jsondoc import SHOWN, Document, shown
 from runtime.topics import REQUEST_ID_PATTERN, is_request_id
 
@@ -85,6 +86,12 @@ def _time_in_force(value: Any) -> TimeInForce:
     if value not in ("IOC", "GTC"):
         raise _fail("unknown_time_in_force", "IOC or GTC")
     return TimeInForce(value)
+
+
+def _method(value: Any) -> Method:
+    if not isinstance(value, str) or value not in list(Method):
+        raise _fail("unknown_method", f"one of {', '.join(Method)}")
+    return Method(value)
 
 
 def _request_id(value: Any) -> str:
@@ -178,7 +185,16 @@ class CashPayload(_RequestPayload):
 
 
 class NotePayload(_RequestPayload):
-    """Body of request/halt, /resume and /recompute."""
+    """Body of request/halt and /resume."""
+
+
+class RecomputePayload(_RequestPayload):
+    """Body of request/recompute."""
+
+    symbol: Symbol | None = None
+    method: Annotated[Method, PlainValidator(_method)] = Method.FIFO
+    full: Flag = False
+    since: TimeText | None = None
 
 
 class BotSetPayload(_Payload):

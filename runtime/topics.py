@@ -91,7 +91,8 @@ class Route:
 
 _REQUEST_PAYLOADS = (
     "trade {symbol, side, notional|quantity|close, limit_price, time_in_force, expires_in, request_id, note}; "
-    "cancel {order_id}; deposit, withdraw {amount, effective_at, note}; halt, resume, recompute {note}"
+    "cancel {order_id}; deposit, withdraw {amount, effective_at, note}; halt, resume {note}; "
+    "recompute {symbol, method, full, since, note}"
 )
 
 ROUTES: tuple[Route, ...] = (

@@ -79,7 +79,7 @@ def trade_wire(trade: Trade) -> Wire:
 
 def response_wire(response: Responded) -> Wire:
     """The answer to a request. Its trades are named by id and numbers; the full ones are on their topic."""
-    return {
+    body: Wire = {
         "request_id": response.request_id,
         "status": response.status.value,
         "final": response.final,
@@ -100,6 +100,9 @@ def response_wire(response: Responded) -> Wire:
         ],
         "sequence": response.sequence,
     }
+    if response.result is not None:
+        body["result"] = dict(response.result)
+    return body
 
 
 def order_wire(order: Order) -> Wire:
