@@ -83,7 +83,7 @@ class House:
         return {state.bot: state for state in self.stage.service.states()}
 
     def running(self, name: str = "sma") -> Any:
-        return self.stage.service._runners[name].file
+        return self.stage.service._crew.runners[name].file
 
 
 async def house(tmp_path: Path, **texts: str) -> House:

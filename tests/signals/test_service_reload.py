@@ -81,7 +81,7 @@ async def turns() -> None:
 
 
 def runner_of(stage: Stage, name: str = "sma") -> BotRunner:
-    return stage.service._runners[name]
+    return stage.service._crew.runners[name]
 
 
 def open_request(stage: Stage, name: str = "sma") -> str | None:
