@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from execution import fees, ledger
 from execution.errors import LedgerError
+from execution.importers.common import instrument_of
 from execution.ledger import LedgerTail, NewTrade, derived_id
 from execution.model import Account, Side, Source, Trade
 
@@ -65,6 +66,9 @@ def correct(connection: Connection, correction: Correction, recorded_at: datetim
     if correction.change is not None:
         mark = None if disposal is None else disposal.price
         new += _replacement(connection, trade, account, correction, correction.change, mark)
+    known = ledger.instruments(connection)
+    for symbol in {entry.symbol for entry in new} - known.keys():
+        ledger.add_instrument(connection, instrument_of(symbol, account.currency))
     tail = LedgerTail()
     appended = tail.append_new(connection, new, recorded_at)
     tail.before_commit(connection)
