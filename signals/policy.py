@@ -68,9 +68,11 @@ class Sizing:
         if self._notional is not None:
             return Size(notional=self._notional) if cash >= self._notional else None
         assert self._fraction is not None
-        cent = Decimal(1).scaleb(-holdings.instrument(self._symbol).quote_decimals)
+        instrument = holdings.instrument(self._symbol)
+        cent = Decimal(1).scaleb(-instrument.quote_decimals)
         notional = floor_to(cash * self._fraction, cent) if cash > 0 else ZERO
-        return Size(notional=notional) if notional > 0 else None
+        # A share shrinks with the cash until no venue takes it: asking on would only be refused at each candle.
+        return Size(notional=notional) if notional > 0 and notional >= instrument.minimum_notional else None
 
     def _as_much(self, held: Decimal, price: Decimal) -> Decimal:
         if self._quantity is not None:

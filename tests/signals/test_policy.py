@@ -205,6 +205,15 @@ def test_how_much_a_bot_asks_for(keys: dict[str, object], side: str, expected: S
     assert sizing.size(SELL, True, Decimal(100), holdings()) is None
 
 
+def test_a_share_of_the_cash_below_the_venues_minimum_is_not_asked_for() -> None:
+    sizing = Sizing(bot(WEIGHTED, fraction="0.5"))
+    least = {"BTC-USD": replace(default_instrument("BTC-USD"), minimum_notional=Decimal(10))}
+    for cash, expected in (("19.98", None), ("20", Size(notional=Decimal(10)))):
+        found = holdings(cash=cash)
+        found.learn(least)
+        assert sizing.size(BUY, False, Decimal(100), found) == expected
+
+
 def test_holdings_follow_the_facts_and_notice_a_hole() -> None:
     found = holdings(trade(2, BUY, "1"), trade(3, SELL, "0.25"))
     assert found.quantity("main", "BTC-USD") == Decimal("0.75")
