@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TypeVar
 
-from sqlalchemy import Connection, create_engine, insert
+from sqlalchemy import Connection, create_engine, event, insert
 
-from execution import guards, ledger, tables
+from execution import guards, ledger, sqlite_decimals, tables
 from execution.model import Account, AccountMode, CashFlow, CashFlowKind, Fact, Side, Source, Trade, trade_cash_effect
 from execution.writer import InlineReader, InlineWriter
 from portfolio import tables as portfolio_tables
@@ -149,6 +149,7 @@ class Database:
 
     def __init__(self, url: str = "sqlite://") -> None:
         self.engine = create_engine(url)
+        event.listen(self.engine, "connect", lambda connection, _record: sqlite_decimals.register(connection))
         with self.engine.begin() as connection:
             tables.metadata.create_all(connection)
             portfolio_tables.metadata.create_all(connection)
