@@ -175,6 +175,12 @@ def content_hash(fact: Fact, previous: str) -> str:
     )
 
 
+def stored_hash(kind: str, row: Sequence[Any], previous: str) -> str:
+    """`content_hash` of a stored row, straight from the driver's values in column order (the hash is the last);
+    `kind` is "trade" or "cash_flow". What is stored in another form than we write it has another hash."""
+    return _digest(previous, [kind, *[None if value is None else str(value) for value in row[:-1]]])
+
+
 # ---- appending ----------------------------------------------------------------------------------------
 
 

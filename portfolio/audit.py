@@ -1,7 +1,9 @@
-"""An audit of lots and allocations by plain addition: independent of how the FIFO engine computes them."""
+"""An audit of lots and allocations by plain addition: independent of how the FIFO engine computes them.
+
+For trades whose allocations are not stored yet; stored ones are proven by `validation`.
+"""
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -10,6 +12,7 @@ from config.exact import ZERO, plain
 from execution.model import Account, AccountMode, Side, Trade
 from portfolio.books import SymbolBook
 from portfolio.fifo import Allocation, FillResult, LotEngine, OpenLot
+from portfolio.validation import Check, Report
 
 
 @dataclass(slots=True)
@@ -26,10 +29,11 @@ class _Open:
 class LotAudit:
     """Follows the trades of one account and symbol in total order; reports what does not add up.
 
-    `report` gets one text for each fault, naming the trade. Memory: the open lots.
+    `report` gets one text for each fault, naming the trade. Trades that were taken back, and the entries that did
+    it, must be left out. Memory: the open lots.
     """
 
-    def __init__(self, account: Account, symbol: str, report: Callable[[str], None]) -> None:
+    def __init__(self, account: Account, symbol: str, report: Report) -> None:
         self.sells = 0
         self.allocations = 0
         self.unmatched = ZERO
@@ -45,11 +49,11 @@ class LotAudit:
         self.sells += trade.side is Side.SELL
         result = self._book.apply(trade)
         if result is None:
-            self._fault(trade, "sorts before the trade in front of it")
+            self._fault(Check.ORDER, trade, "sorts before the trade in front of it")
             return
         quantity, fee = self._expected(trade, result)
         if result.fee != fee:
-            self._fault(trade, f"fee {plain(result.fee)}, expected {plain(fee)}")
+            self._fault(Check.SUMS, trade, f"fee {plain(result.fee)}, expected {plain(fee)}")
         self.allocations += len(result.allocations)
         for piece in result.allocations:
             self._check_piece(trade, piece)
@@ -70,10 +74,11 @@ class LotAudit:
             for lot in self._lots
         ]
         if expected != list(engine.open_lots()):
-            self._report(f"{self._name}: the open lots are not what the trades leave open")
+            self._report(Check.LOTS, f"{self._name}: the open lots are not what the trades leave open")
         cost = sum((lot.cost_basis for lot in expected), ZERO)
         if cost != engine.cost_basis:
-            self._report(f"{self._name}: cost basis {plain(engine.cost_basis)}, the lots give {plain(cost)}")
+            said = f"cost basis {plain(engine.cost_basis)}, the lots give {plain(cost)}"
+            self._report(Check.SUMS, f"{self._name}: {said}")
 
     def _expected(self, trade: Trade, result: FillResult) -> tuple[Decimal, Decimal]:
         """The quantity that moved and the fee in quote currency."""
@@ -81,7 +86,10 @@ class LotAudit:
             return trade.quantity, ZERO
         if trade.fee_asset == self._account.currency:
             return trade.quantity, trade.fee
-        return trade.quantity - trade.side.sign * trade.fee, trade.fee * trade.price
+        if trade.symbol == f"{trade.fee_asset}-{self._account.currency}":
+            return trade.quantity - trade.side.sign * trade.fee, trade.fee * trade.price
+        # A third asset: its value was recorded as a part of the cash that the trade moved.
+        return trade.quantity, -trade.cash_effect - trade.side.sign * trade.quantity * trade.price
 
     def _check_piece(self, trade: Trade, piece: Allocation) -> None:
         """The sums inside one allocation."""
@@ -95,13 +103,13 @@ class LotAudit:
             wrong |= (piece.buy_trade, piece.pnl) != (None, None)
         wrong |= (piece.sell_price if trade.side is Side.SELL else piece.buy_price) != trade.price
         if wrong:
-            self._fault(trade, f"an allocation to {piece.buy_trade} does not add up")
+            self._fault(Check.SUMS, trade, f"an allocation to {piece.buy_trade} does not add up")
 
     def _close(self, trade: Trade, piece: Allocation) -> None:
         """Take an allocation off the oldest open lot."""
         opening_id = piece.buy_trade if trade.side is Side.SELL else piece.sell_trade
         if not self._lots or self._side is trade.side or self._lots[0].trade_id != opening_id:
-            self._fault(trade, f"closes {opening_id}, which is not the oldest open lot")
+            self._fault(Check.LOTS, trade, f"closes {opening_id}, which is not the oldest open lot")
             return
         lot = self._lots[0]
         price, fee = (
@@ -110,26 +118,26 @@ class LotAudit:
         lot.quantity -= piece.quantity
         lot.fee -= fee or ZERO
         if lot.quantity < 0:
-            self._fault(trade, f"takes more of {lot.trade_id} than is left")
+            self._fault(Check.LOTS, trade, f"takes more of {lot.trade_id} than is left")
         if price != lot.price or lot.opened_at > trade.executed_at:
-            self._fault(trade, f"closes {lot.trade_id} at another price, or before it was opened")
+            self._fault(Check.ORDER, trade, f"closes {lot.trade_id} at another price, or before it was opened")
         if lot.quantity <= 0:
             self._lots.popleft()
             if lot.fee:
-                self._fault(trade, f"leaves {plain(lot.fee)} of the fee of {lot.trade_id} behind")
+                self._fault(Check.SUMS, trade, f"leaves {plain(lot.fee)} of the fee of {lot.trade_id} behind")
 
     def _keep(self, trade: Trade, quantity: Decimal, fee: Decimal) -> None:
         """What the allocations left of the trade: an open lot, or it must be nothing."""
         if not quantity:
             if fee:
-                self._fault(trade, f"parts of its fee miss {plain(fee)}")
+                self._fault(Check.SUMS, trade, f"parts of its fee miss {plain(fee)}")
             return
         can_open = trade.side is Side.BUY or self._account.mode is AccountMode.MARGIN
         if quantity < 0 or not can_open or (self._lots and self._side is not trade.side):
-            self._fault(trade, f"allocated with a difference of {plain(quantity)}")
+            self._fault(Check.SELLS, trade, f"allocated with a difference of {plain(quantity)}")
             return
         self._side = trade.side
         self._lots.append(_Open(trade.id, trade.price, quantity, fee, trade.executed_at))
 
-    def _fault(self, trade: Trade, text: str) -> None:
-        self._report(f"{self._name}: trade {trade.id} (sequence {trade.sequence}): {text}")
+    def _fault(self, check: Check, trade: Trade, text: str) -> None:
+        self._report(check, f"{self._name}: trade {trade.id} (sequence {trade.sequence}): {text}")

@@ -338,6 +338,11 @@ class LotEngine:
         return quantity_of(self._unmatched)
 
     @property
+    def units(self) -> tuple[int, int, int, int]:
+        """Open and unmatched quantity (10^-18), cost basis and realized P&L (10^-36) as the integers they are."""
+        return self._quantity, self._unmatched, self._cost, self._realized
+
+    @property
     def lot_count(self) -> int:
         """The number of open lots."""
         return len(self._lots)

@@ -166,27 +166,42 @@ def test_verify_numbers_its_checks(data: Path) -> None:
     found = fillbook("verify", "--data-dir", data)
     assert found.code == 0
     lines = found.out.splitlines()
-    assert lines[0].startswith("[1/4] ✓ cash")
-    assert lines[-1] == "All checks passed (4/4)"
+    assert lines[0].startswith("[1/11] ✓ each sell is allocated exactly")
+    assert lines[-1] == "All checks passed (11/11)"
     wire = fillbook("verify", "--data-dir", data, "--json").json
     assert wire["ok"] is True
-    assert [check["number"] for check in wire["checks"]] == [1, 2, 3, 4]
+    assert [check["number"] for check in wire["checks"]] == list(range(1, 12))
 
 
-def test_verify_finds_a_changed_trade(data: Path) -> None:
+def test_verify_narrows_to_an_account_and_a_symbol_that_exist(data: Path) -> None:
+    wire = fillbook("verify", "--account", "main", "--symbol", "BTC-USD", "--data-dir", data, "--json").json
+    assert wire["ok"] is True
+    assert fillbook("verify", "--account", "nobody", "--data-dir", data).code == 2
+    assert fillbook("verify", "--symbol", "NO-USD", "--data-dir", data).code == 2
+
+
+def test_verify_finds_a_changed_trade_and_restores_the_guards(data: Path) -> None:
     connection = sqlite3.connect(data / "fillbook.db")
     triggers = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
     for (name,) in triggers:
         connection.execute(f'DROP TRIGGER "{name}"')
     connection.execute("UPDATE trades SET price = '1' WHERE sequence = 3")
     connection.commit()
-    connection.close()
     found = fillbook("verify", "--data-dir", data)
     assert found.code == 1
-    assert "[4/4] ✗" in found.out
+    assert "[9/11] ✗ the chain of facts is unbroken" in found.out
+    assert "(sequence 3): the hash does not follow" in found.out
+    assert "--restore-guards" in found.out
     assert "All checks passed" not in found.out
     assert "checks failed" in found.err
     assert fillbook("verify", "--data-dir", data, "--json").json["ok"] is False
+
+    again = fillbook("verify", "--restore-guards", "--data-dir", data)
+    assert "restored: cash_flows_refuse_delete" in again.err
+    assert "[10/11] ✓" in again.out
+    with pytest.raises(sqlite3.DatabaseError, match="compensating"):
+        connection.execute("UPDATE trades SET price = '1' WHERE sequence = 3")
+    connection.close()
 
 
 def test_status_without_a_daemon_tells_of_the_books(data: Path) -> None:
