@@ -23,3 +23,11 @@ class CheckpointDamaged(PortfolioError):
 
 class UnknownReview(PortfolioError, KeyError):
     """The review queue has no such open entry."""
+
+
+class UnknownVersion(PortfolioError):
+    """There is no such version of the allocations."""
+
+
+class UnknownTrade(PortfolioError):
+    """There is no such trade, or more than one; the message names what exists."""

@@ -98,13 +98,14 @@ def _catch_up(
             time.sleep(_LOOK_AGAIN_SECONDS)
             continue
         try:
-            return asyncio.run(_store(settings, engine, readers))
+            return asyncio.run(store_missing(settings, engine, readers))
         finally:
             locks.release()
     return []
 
 
-async def _store(settings: Settings, engine: Engine, readers: Engine) -> list[AlertRaised]:
+async def store_missing(settings: Settings, engine: Engine, readers: Engine) -> list[AlertRaised]:
+    """What the ledger has and the stored allocations have not; the caller holds the lock of the role."""
     clock = WallClock()
     with engine.connect() as connection, connection.begin():
         fence = Fence({ROLE: leases.take(connection, ROLE, holder_text(), clock.now())})

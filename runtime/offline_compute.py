@@ -1,0 +1,123 @@
+"""`allocations compute` without a daemon: under the portfolio role, streaming, one transaction for each scope."""
+
+import asyncio
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine
+
+from config.settings import Settings
+from execution import leases, ledger, raw
+from execution.leases import Fence
+from execution.ledger import derived_id
+from execution.writer import InlineWriter
+from portfolio import allocations, runs, selections
+from portfolio.allocations import ScopeKey
+from portfolio.errors import FifoError
+from portfolio.lots import Method
+from portfolio.runs import Finished, Order
+from portfolio.tables import RunMode
+from runtime import database
+from runtime.clock import WallClock
+from runtime.locks import RoleLocks, holder_text
+from runtime.offline_books import ROLE, is_behind, store_missing
+
+T = TypeVar("T")
+
+Progress = Callable[[int, int], None]
+"""Told the trades done and the trades in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be computed; neither `full` nor `since`: only scopes that miss trades."""
+
+    account: str | None = None
+    symbol: str | None = None
+    method: Method = Method.FIFO
+    full: bool = False
+    since: datetime | None = None
+
+
+def compute(settings: Settings, file: Path, wanted: Wanted, progress: Progress) -> list[Finished]:
+    """Compute and store. Raises RoleTaken, StorageUnavailable, LeaseLost, FifoError (logged)."""
+    url, timeout = database.sqlite_url(file), settings.writer.busy_timeout_ms
+    locks = RoleLocks(file, (ROLE,))
+    locks.acquire()
+    try:
+        engine = database.open_database(url, busy_timeout_ms=timeout)
+        readers = database.reader_engine(url, busy_timeout_ms=timeout)
+        try:
+            if database.read(readers, is_behind):
+                asyncio.run(store_missing(settings, engine, readers))
+            return asyncio.run(_compute(engine, wanted, progress))
+        finally:
+            readers.dispose()
+            engine.dispose()
+    finally:
+        locks.release()
+
+
+async def _compute(engine: Engine, wanted: Wanted, progress: Progress) -> list[Finished]:
+    clock = WallClock()
+    with engine.connect() as connection, connection.begin():
+        fence = Fence({ROLE: leases.take(connection, ROLE, holder_text(), clock.now())})
+    writer = InlineWriter(engine, commit_each=True, participants=[fence])
+    mode = RunMode.FULL if wanted.since is None else RunMode.SYMBOL
+    try:
+        await writer.submit(lambda connection: allocations.fail_interrupted(connection, clock.recorded_now()))
+        orders, counts = await writer.submit(lambda connection: _orders(connection, wanted))
+        batch_id = derived_id("batch", holder_text(), clock.recorded_now().isoformat())
+        done: list[Finished] = []
+        before, total = 0, sum(counts)
+        for order, trades in zip(orders, counts, strict=True):
+            told = _told(order, progress, before, total)
+            done.append(await _run(writer, told, mode, batch_id, clock.recorded_now))
+            before += trades
+        return done
+    finally:
+        writer.stop()
+
+
+def _told(order: Order, progress: Progress, before: int, total: int) -> Order:
+    return Order(
+        order.account,
+        order.key,
+        order.up_to,
+        order.since,
+        order.selections,
+        lambda done: progress(before + done, total),
+    )
+
+
+async def _run(
+    writer: InlineWriter, order: Order, mode: RunMode, batch_id: str, now: Callable[[], datetime]
+) -> Finished:
+    run = await writer.submit(lambda c: runs.log(c, order, mode, "requested", now(), batch_id))
+    try:
+        return await writer.submit(lambda connection: runs.perform(connection, run, order, mode, now))
+    except FifoError as error:
+        said, trace = str(error), traceback.format_exc()
+        await writer.submit(lambda connection: allocations.fail(connection, run.id, said, trace, now()))
+        raise
+
+
+def _orders(connection: Connection, wanted: Wanted) -> tuple[list[Order], list[int]]:
+    """What is to be done, with the number of trades of each."""
+    accounts, head = ledger.accounts(connection), ledger.head(connection).sequence
+    chosen = selections.stored(connection) if wanted.method is Method.SPECIFIC else None
+    behind = None if wanted.full or wanted.since is not None else runs.behind(connection, wanted.method)
+    sql = "SELECT account, symbol, COUNT(*) FROM trades GROUP BY account, symbol ORDER BY account, symbol"
+    orders, counts = [], []
+    for account, symbol, count in raw.execute(connection, sql).fetchall():
+        if wanted.account not in (None, account) or wanted.symbol not in (None, symbol):
+            continue
+        if behind is None or (account, symbol) in behind:
+            key = ScopeKey(account, symbol, wanted.method)
+            orders.append(Order(accounts[account], key, head, wanted.since, chosen))
+            counts.append(count)
+    return orders, counts
