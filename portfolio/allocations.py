@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import Connection
 
@@ -73,19 +74,28 @@ _COLUMNS = [column.name for column in tables.fifo_allocations.columns][1:]
 _INSERT = f"INSERT INTO fifo_allocations ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' for _ in _COLUMNS)})"
 
 
-def _quantity(units: int) -> str:
-    return text_of_units(units, QUANTITY_DIGITS)
+def _insert_of(rows: int) -> str:
+    """An INSERT of several rows; the columns that all have in common are its first parameters."""
+    width = len(_COLUMNS) - 6
+    values = (", ".join(f"?{7 + row * width + column}" for column in range(width)) for row in range(rows))
+    return f"INSERT INTO fifo_allocations ({', '.join(_COLUMNS)}) VALUES " + ", ".join(
+        f"(?1, ?2, ?3, {own}, ?4, ?5, ?6)" for own in values
+    )
 
 
-def _money(units: int) -> str:
-    return text_of_units(units, MONEY_DIGITS)
+_ROWS_AT_ONCE = 50
+"""Rows of one INSERT: half the cost of one for each row, and less than 999 parameters, SQLite's oldest limit."""
 
+_MANY = _insert_of(_ROWS_AT_ONCE)
+
+Content: TypeAlias = tuple[Any, ...]
+"""The driver's values of the `CONTENT` columns of a row."""
 
 CONTENT = ", ".join(_COLUMNS[3:-3])
 """The columns that say what was matched, whatever the version."""
 
 
-def content(piece: Allocation) -> tuple[Any, ...]:
+def content(piece: Allocation) -> Content:
     """An allocation as the driver's values of the `CONTENT` columns."""
     (
         sell, buy, quantity, sell_price, buy_price, cost, buy_fee, proceeds, sell_fee, net, pnl, opened_at, closed_at,
@@ -97,15 +107,15 @@ def content(piece: Allocation) -> tuple[Any, ...]:
     return (
         sell,
         buy,
-        _quantity(quantity),
-        _quantity(sell_price),
-        None if buy_price is None else _quantity(buy_price),
-        None if cost is None else _money(cost),
-        None if buy_fee is None else _money(buy_fee) if buy_fee else "0",
-        _money(proceeds),
-        _money(sell_fee) if sell_fee else "0",
-        _money(net),
-        None if pnl is None else _money(pnl),
+        text_of_units(quantity, QUANTITY_DIGITS),
+        text_of_units(sell_price, QUANTITY_DIGITS),
+        None if buy_price is None else text_of_units(buy_price, QUANTITY_DIGITS),
+        None if cost is None else text_of_units(cost, MONEY_DIGITS),
+        None if buy_fee is None else text_of_units(buy_fee, MONEY_DIGITS) if buy_fee else "0",
+        text_of_units(proceeds, MONEY_DIGITS),
+        text_of_units(sell_fee, MONEY_DIGITS) if sell_fee else "0",
+        text_of_units(net, MONEY_DIGITS),
+        None if pnl is None else text_of_units(pnl, MONEY_DIGITS),
         buy_at,
         sell_at,
         closed,
@@ -116,12 +126,24 @@ def insert(
     connection: Connection, key: ScopeKey, version: int, batch_id: str, allocations: Iterable[Allocation]
 ) -> None:
     """Store allocations as rows of a version."""
-    head = (key.account, key.symbol, str(key.method))
-    tail = (version, None, batch_id)
+    insert_contents(connection, key, version, batch_id, list(map(content, allocations)))
+
+
+def insert_contents(
+    connection: Connection, key: ScopeKey, version: int, batch_id: str, contents: Sequence[Content]
+) -> None:
+    """Store the contents of allocations as rows of a version."""
+    head, tail = (key.account, key.symbol, str(key.method)), (version, None, batch_id)
+    together = 0
+    if connection.dialect.name == "sqlite":
+        together = len(contents) - len(contents) % _ROWS_AT_ONCE
     cursor = connection.connection.cursor()
-    sql = raw.placeholders(_INSERT, connection)
+    sql = _MANY
     try:
-        cursor.executemany(sql, [(*head, *content(piece), *tail) for piece in allocations])
+        for start in range(0, together, _ROWS_AT_ONCE):
+            cursor.execute(sql, (*head, *tail, *chain.from_iterable(contents[start : start + _ROWS_AT_ONCE])))
+        sql = raw.placeholders(_INSERT, connection)
+        cursor.executemany(sql, [(*head, *values, *tail) for values in contents[together:]])
     except connection.dialect.loaded_dbapi.Error as error:
         raise raw.failure(connection, sql, error) from error
 
@@ -218,7 +240,7 @@ def finish(connection: Connection, run: Run, counts: Counts, sequence: int, now:
         counts.buys,
         counts.sells,
         counts.allocations,
-        _money(counts.pnl_units),
+        text_of_units(counts.pnl_units, MONEY_DIGITS),
         run.id,
     )
     raw.execute(connection, sql, parameters)
