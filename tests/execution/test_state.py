@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 
+from config.instruments import default_instrument
 from execution import candles, followers, ledger
 from execution.ledger import LedgerTail
 from execution.model import Account, AccountKind, OrderStatus, Side
@@ -21,6 +22,13 @@ async def test_facts_appended_by_another_process_count_at_the_next_request(house
     assert reason(await house.sell("6")).expected == "at most 5 BTC-USD"
     assert (house.state.cash("main"), house.state.sequence) == (10_000 - 501 + 1000, 3)
     assert (await house.sell("5")).status == "filled"
+
+
+async def test_a_symbol_that_another_process_registered_with_its_trade_is_known(house: House, books: Books) -> None:
+    books.do(lambda c: ledger.add_instrument(c, default_instrument("NEW-USD")))
+    books.record(fill(1, symbol="NEW-USD", quantity="3"))
+    await house.deposit("1")
+    assert house.state.held("main", "NEW-USD") == 3
 
 
 async def test_more_facts_than_one_page_are_caught_up_in_one_go(house: House, books: Books) -> None:
