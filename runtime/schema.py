@@ -16,8 +16,10 @@ from runtime import backups, database
 from runtime.database import SCHEMA_REVISION
 from runtime.errors import RuntimeFault, Unreachable, WouldLose
 
-REVISIONS = ("base", "0001", "0002", "0003", "0004")
-"""All revisions, oldest first; a test compares."""
+_MIGRATIONS = Path(__file__).parent / "migrations" / "versions"
+
+REVISIONS = ("base", *sorted(path.name[:4] for path in _MIGRATIONS.glob("[0-9]*.py")))
+"""All revisions, oldest first: each file's name begins with its revision."""
 
 
 class NotProven(RuntimeFault):

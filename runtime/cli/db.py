@@ -54,7 +54,7 @@ def upgrade(place: Place, no_backup: NoBackupOption = False) -> None:
 
 def downgrade(
     place: Place,
-    revision: Annotated[str, typer.Argument(metavar="REV", help="0001 ... 0004, or base: nothing at all.")],
+    revision: Annotated[str, typer.Argument(metavar="REV", help="A revision such as 0003; base: nothing at all.")],
     no_backup: NoBackupOption = False,
 ) -> None:
     """Take the books back to an older schema; refused when facts or decisions of people would be lost."""

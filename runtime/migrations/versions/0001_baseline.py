@@ -282,6 +282,7 @@ def downgrade() -> None:
     ).scalar_one()
     if facts:
         raise WouldLose(f"below revision 0001 there is nothing, and the ledger holds {facts} facts")
+    op.execute("DROP TABLE IF EXISTS paper_bankroll")  # what 0004 left in the place of its view
     for statement in reversed(STATEMENTS):
         words = statement.split()
         if words[1] == "TABLE":

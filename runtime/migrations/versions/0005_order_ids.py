@@ -9,7 +9,7 @@ from alembic import op
 from sqlalchemy import text
 
 from portfolio.views import create_views, drop_views
-from runtime.errors import RuntimeFault
+from runtime.errors import WouldLose
 
 revision = "0005"
 down_revision = "0004"
@@ -69,14 +69,14 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Make the table anew with the key. Raises RuntimeFault when order ids of imported trades would be lost."""
+    """Make the table anew with the key. Raises WouldLose when order ids of imported trades would be lost."""
     connection = op.get_bind()
     sql = "SELECT COUNT(*) FROM trades WHERE order_id IS NOT NULL AND order_id NOT IN (SELECT id FROM orders)"
     foreign = connection.execute(text(sql)).scalar_one()
     if foreign:
-        raise RuntimeFault(
+        raise WouldLose(
             f"{foreign:,} imported trades have order ids of their source, which revision 0004 cannot keep: going back"
-            " would lose facts. Restore the backup from before the import instead"
+            " would lose facts"
         )
     for name in GUARDS:
         op.execute(f"DROP TRIGGER IF EXISTS {name}")
