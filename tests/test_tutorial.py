@@ -91,7 +91,7 @@ class Terminal:
     @staticmethod
     def _words(line: str) -> list[str]:
         assert line.startswith("./run fillbook "), f"not a command of this project: {line}"
-        return ["sh", "-c", line.replace("./run fillbook", f"{sys.executable} -P -m runtime.cli", 1)]
+        return ["sh", "-c", line.replace("./run fillbook", f"exec {sys.executable} -P -m runtime.cli", 1)]
 
 
 def squeezed(text: str) -> str:
