@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
 def bots(place: Place, bots: BotsOption = None) -> None:
     """The bots: their files (those that a running daemon has), and the state in which they are."""
     from runtime.cli.output import show_json, show_table
+    from runtime.cli.stop_words import stops_text
 
     rows = place.read(_stored)
     live = _live(place)
@@ -50,6 +51,7 @@ def bots(place: Place, bots: BotsOption = None) -> None:
                 "updated_at": row["updated_at"] if row else None,
                 "last_error": (state or {}).get("last_error"),
                 "file_error": (state or {}).get("file_error"),
+                "stops": (state or {}).get("stops"),
                 "running": state is not None,
             }
         )
@@ -57,7 +59,7 @@ def bots(place: Place, bots: BotsOption = None) -> None:
         show_json(page(items))
         return
     show_table(
-        ["bot", "status", "symbol", "timeframe", "account", "class", "enabled", "error"],
+        ["bot", "status", "symbol", "timeframe", "account", "class", "enabled", "stops", "error"],
         [
             [
                 item["bot"],
@@ -67,6 +69,7 @@ def bots(place: Place, bots: BotsOption = None) -> None:
                 item["account"] or "-",
                 item["class"] or "(no file here)",
                 {True: "yes", False: "no", None: "-"}[item["enabled"]],
+                stops_text(item["stops"], files.get(item["bot"])) or "-",
                 item["last_error"] or (f"file not taken: {item['file_error']}" if item["file_error"] else ""),
             ]
             for item in items

@@ -24,18 +24,35 @@ def percent(value: Decimal | None) -> Text:
     return Text(f"+{text}", style="green") if value > 0 else Text(text, style="red" if value < 0 else "")
 
 
-def score_bar(score: float | None, half: int = BAR) -> Text:
-    """A score as a bar around its middle: `[----|##--]` is +0.5; the left half is for sells."""
+def score_bar(score: float | None, half: int = BAR, threshold: float | None = None) -> Text:
+    """A score as a bar around its middle: `[----|##--]` is +0.5; the left half is for sells.
+
+    A colon marks the threshold on both sides; whatever reaches the threshold covers it.
+    """
     if score is None:
         return Text("[" + " " * half + "|" + " " * half + "]", style=QUIET)
-    filled = min(half, round(abs(score) * half))
-    rest, none = "-" * (half - filled), "-" * half
+    filled = _cells(score, half)
+    empty = _empty_half(half, threshold)
+    if threshold is not None and abs(score) >= threshold:
+        filled = max(filled, 1)
     bar = Text("[", style=QUIET)
     if score < 0:
-        bar.append(rest).append("#" * filled, style="bold red").append(f"|{none}")
+        bar.append(empty[filled:][::-1]).append("#" * filled, style="bold red").append(f"|{empty}")
     else:
-        bar.append(f"{none}|").append("#" * filled, style="bold green").append(rest)
+        bar.append(f"{empty[::-1]}|").append("#" * filled, style="bold green").append(empty[filled:])
     return bar.append("]")
+
+
+def _cells(score: float, half: int) -> int:
+    return min(half, round(abs(score) * half))
+
+
+def _empty_half(half: int, threshold: float | None) -> str:
+    """The half of a bar without a score, from the middle outwards."""
+    cells = ["-"] * half
+    if threshold is not None and 0 < threshold <= 1:
+        cells[max(1, _cells(threshold, half)) - 1] = ":"
+    return "".join(cells)
 
 
 @dataclass(frozen=True, slots=True)

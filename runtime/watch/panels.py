@@ -198,7 +198,7 @@ def _bot_cells(row: BotRow, moment: Moment, half: int) -> list[Text]:
         Text(row.symbol),
         Text(row.status.lower(), style=_STATUSES.get(row.status, "")),
         Text(temperature.lower(), style=_TEMPERATURES.get(temperature, "")),
-        score_bar(score, half),
+        score_bar(score, half, None if advice is None else advice.threshold),
         Text(MISSING if score is None else f"{score:+.2f}"),
         Text(side.lower() if side == "HOLD" else side, style=_SIDES.get(side, QUIET)),
         at_work(row, moment),

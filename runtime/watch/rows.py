@@ -90,6 +90,7 @@ class AdviceRow:
     decided_at: datetime
     confirmation_due: datetime | None = None
     waiting_for: str | None = None
+    threshold: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +235,7 @@ def advice_row(body: Any) -> AdviceRow:
         decided_at=_time(body, "decided_at"),
         confirmation_due=_maybe(body, "confirmation_due", _time),
         waiting_for=_maybe(body, "waiting_for", _text),
+        threshold=_maybe(body, "threshold", _score),
     )
 
 

@@ -34,6 +34,29 @@ def test_a_score_bar_grows_from_its_middle(score: float | None, bar: str) -> Non
     assert score_bar(score).plain == bar
 
 
+@pytest.mark.parametrize(
+    ("score", "threshold", "bar"),
+    [
+        (0.0, 0.5, "[--:-|-:--]"),
+        (0.25, 0.5, "[--:-|#:--]"),
+        (0.5, 0.5, "[--:-|##--]"),  # covered: enough to act
+        (-0.75, 0.5, "[-###|-:--]"),
+        (None, 0.5, "[    |    ]"),
+        (0.0, 0.01, "[---:|:---]"),
+        (0.0, 1.0, "[:---|---:]"),
+        (0.0, 7.0, "[----|----]"),  # never reached
+    ],
+)
+def test_a_score_bar_marks_the_threshold(score: float | None, threshold: float, bar: str) -> None:
+    assert score_bar(score, 4, threshold).plain == bar
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.3, 0.34, 0.5, 0.62, 0.9])
+@pytest.mark.parametrize("half", [4, 8])
+def test_whatever_reaches_the_threshold_covers_its_mark(threshold: float, half: int) -> None:
+    assert ":" not in score_bar(threshold, half, threshold).plain.partition("|")[2]
+
+
 def test_a_mark_is_as_old_as_the_silence_of_its_market() -> None:
     old = NOW - timedelta(minutes=3)
     assert mark_age(old, NOW, NOW).plain == "3m"
