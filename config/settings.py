@@ -325,6 +325,18 @@ class PortfolioSettings(Section):
         le=86_400,
         description="Seconds after which all retained messages are published again from the database.",
     )
+    catch_up_seconds: Seconds = Field(
+        30.0,
+        ge=1,
+        le=86_400,
+        description="Seconds that a command waits for a running portfolio that makes no progress.",
+    )
+    import_rows: Whole = Field(
+        2_000,
+        ge=1,
+        le=100_000,
+        description="Rows that an import appends in one transaction; the daemon's own commits wait so long.",
+    )
     recompute_minutes: Whole = Field(
         1_440,
         ge=0,

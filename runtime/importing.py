@@ -19,9 +19,6 @@ from execution.importers.common import BadRow, Fault, FillAppender, FillRow, Row
 from execution.importers.fillbook import FillbookFile
 from runtime.clock import WallClock
 
-ROWS_PER_TRANSACTION = 2000
-"""Few enough (0.1 s) that a running daemon's own commits do not stall."""
-
 MOST_FAULTS = 10_000
 """Faults kept for the report; every rejected row is counted."""
 
@@ -42,13 +39,18 @@ def open_fills(path: Path) -> tuple[FillbookFile, int]:
 
 
 def import_fills(
-    engine: Engine, file: FillbookFile, appender: FillAppender, progress: Progress = lambda _bytes, _rows: None
+    engine: Engine,
+    file: FillbookFile,
+    appender: FillAppender,
+    rows_at_a_time: int,
+    progress: Progress = lambda _bytes, _rows: None,
 ) -> Tally:
-    """Append a file's fills. Raises DBAPIError when the database cannot be written: run it again then."""
+    """Append a file's fills, so many rows in each transaction (2,000 take 0.1 s, for which a running daemon's own
+    commits wait). Raises DBAPIError when the database cannot be written: run it again then."""
     total = Tally()
     rows = file.rows()
     with engine.connect() as connection:
-        while chunk := list(islice(rows, ROWS_PER_TRANSACTION)):
+        while chunk := list(islice(rows, rows_at_a_time)):
             # Prepared before the transaction: it is open for as short as can be.
             good = appender.identify(_good(chunk, total))
             with connection.begin():

@@ -29,7 +29,6 @@ from runtime.locks import RoleLocks, holder_text
 T = TypeVar("T")
 
 ROLE = "portfolio"
-WAIT_SECONDS = 30.0
 _LOOK_AGAIN_SECONDS = 0.1
 
 
@@ -45,13 +44,13 @@ class DirectReader:
 
 
 def bring_up_to_date(
-    settings: Settings, *, file: Path | None = None, wait_seconds: float = WAIT_SECONDS
+    settings: Settings, *, file: Path | None = None, wait_seconds: float | None = None
 ) -> list[AlertRaised]:
     """Store the allocations of all trades in the ledger; returns the alerts that this raised.
 
     `file`: the database, if it is not the configured one. With a running portfolio role nothing is done here
-    but to wait until it has caught up; its alerts are its own. Raises Unreachable when it does not within
-    `wait_seconds`, StorageUnavailable, LeaseLost.
+    but to wait until it has caught up; its alerts are its own. Raises Unreachable when it stores nothing for
+    `wait_seconds` (default: `portfolio.catch_up_seconds`), StorageUnavailable, LeaseLost.
     """
     path = settings.database_file if file is None else file
     if not path.is_file() or not path.stat().st_size:
@@ -60,7 +59,7 @@ def bring_up_to_date(
     engine = database.open_database(url, busy_timeout_ms=timeout)
     readers = database.reader_engine(url, busy_timeout_ms=timeout)
     try:
-        return _catch_up(settings, path, engine, readers, wait_seconds)
+        return _catch_up(settings, path, engine, readers, wait_seconds or settings.portfolio.catch_up_seconds)
     finally:
         readers.dispose()
         engine.dispose()
@@ -80,19 +79,30 @@ def is_behind(connection: Connection) -> bool:
     return False
 
 
+def _stored(connection: Connection) -> int:
+    """How much is stored; only ever grows, so that progress can be seen."""
+    return followers.position(connection, FOLLOWER) + sum(
+        pointer.sequence for pointer in allocations.pointers(connection).values()
+    )
+
+
 def _catch_up(
     settings: Settings, path: Path, engine: Engine, readers: Engine, wait_seconds: float
 ) -> list[AlertRaised]:
     """Ourselves as soon as nobody holds the role: a daemon may end while it is waited for."""
     deadline = time.monotonic() + wait_seconds
+    stored = database.read(readers, _stored)
     locks = RoleLocks(path, (ROLE,))
     while database.read(readers, is_behind):
         try:
             locks.acquire()
         except RoleTaken as error:
-            if time.monotonic() >= deadline:
+            before, stored = stored, database.read(readers, _stored)
+            if stored != before:
+                deadline = time.monotonic() + wait_seconds
+            elif time.monotonic() >= deadline:
                 raise Unreachable(
-                    f"the trades are recorded, but the portfolio has not caught up in {wait_seconds:g} s ({error})."
+                    f"the trades are recorded, but the portfolio has stored nothing for {wait_seconds:g} s ({error})."
                     " It goes on by itself; `fillbook status` shows how far it is"
                 ) from error
             time.sleep(_LOOK_AGAIN_SECONDS)

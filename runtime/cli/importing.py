@@ -106,7 +106,7 @@ def _append(place: Place, opened: Any, size: int, owner: "Account", venue: str, 
     spare_the_collector()
     appender = FillAppender(owner, venue=venue, triggered_by=tag)
     with books(place) as engine, ByteBar("importing", size) as bar:
-        return import_fills(engine, opened, appender, bar.advance)
+        return import_fills(engine, opened, appender, place.settings.portfolio.import_rows, bar.advance)
 
 
 def _catch_up(place: Place, tally: "Tally") -> "list[AlertRaised]":

@@ -82,7 +82,7 @@ def test_while_another_process_has_the_role_the_command_waits_and_then_says_so(t
     _record(settings, Side.BUY)
     locks = RoleLocks(settings.database_file, ("portfolio",))
     locks.acquire()
-    with pytest.raises(Unreachable, match=r"recorded, but the portfolio has not caught up in 0\.2 s"):
+    with pytest.raises(Unreachable, match=r"recorded, but the portfolio has stored nothing for 0\.2 s"):
         bring_up_to_date(settings, wait_seconds=0.2)
     locks.release()
     bring_up_to_date(settings)
