@@ -17,7 +17,7 @@ from execution import raw
 from execution.ledger import derived_id
 from execution.model import Account, Json
 from portfolio import allocations, batch, reviews
-from portfolio.allocations import CONTENT, Counts, Run, ScopeKey
+from portfolio.allocations import CONTENT, Content, Counts, Run, ScopeKey
 from portfolio.fifo import ENGINE_VERSION, Allocation, money_of
 from portfolio.lots import Method, Selections
 from portfolio.reviews import Review
@@ -84,7 +84,7 @@ class Target(Protocol):
         """From this instant on the current rows are no longer right."""
         ...
 
-    def add(self, found: list[Allocation]) -> None:
+    def add(self, rows: list[Content]) -> None:
         """Rows of the new version."""
         ...
 
@@ -100,27 +100,27 @@ class _Written:
     def end(self, instant: datetime) -> None:
         self.changes.ended += allocations.close(self._connection, self._run.key, self._run.version, instant)
 
-    def add(self, found: list[Allocation]) -> None:
-        self.changes.added += len(found)
-        allocations.insert(self._connection, self._run.key, self._run.version, self._run.batch_id, found)
+    def add(self, rows: list[Content]) -> None:
+        self.changes.added += len(rows)
+        allocations.insert_contents(self._connection, self._run.key, self._run.version, self._run.batch_id, rows)
 
 
 @dataclass(slots=True)
 class Plan:
-    """What a computation found: from `since` on the stored rows are replaced by `allocations`; None: nothing is
-    to be changed."""
+    """What a computation found: from `since` on the stored rows are replaced by `rows`; None: nothing is to be
+    changed."""
 
     since: datetime | None = None
-    allocations: list[Allocation] = field(default_factory=list)
+    rows: list[Content] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
 
     def end(self, instant: datetime) -> None:
         """See `Target.end`."""
         self.since = instant
 
-    def add(self, found: list[Allocation]) -> None:
+    def add(self, rows: list[Content]) -> None:
         """See `Target.add`."""
-        self.allocations += found
+        self.rows += rows
 
 
 class _Rows:
@@ -130,40 +130,39 @@ class _Rows:
     def __init__(self, stored: Generator[Sequence[Any]], target: Target) -> None:
         self._target = target
         self._stored = stored
-        self._instant: list[Allocation] = []  # what was equal at the instant that is being compared
+        self._instant: list[Content] = []  # what was equal at the instant that is being compared
         self._changed = False
         self.counts = Counts()
 
     def take(self, found: list[Allocation]) -> None:
         """The next allocations."""
         self.counts.add(found)
+        rows = list(map(allocations.content, found))
         if self._changed:
-            self._target.add(found)
+            self._target.add(rows)
             return
-        for index, piece in enumerate(found):
+        for index, row in enumerate(rows):
             stored = next(self._stored, None)
-            if stored == allocations.content(piece):
-                if self._instant and self._instant[0].closed_at != piece.closed_at:
+            if stored == row:
+                if self._instant and self._instant[0][-1] != row[-1]:
                     self._instant = []
-                self._instant.append(piece)
+                self._instant.append(row)
                 continue
-            instant = piece.closed_at
-            if stored is not None:
-                instant = min(instant, datetime.fromisoformat(stored[-1]))
-            self._part(instant, found[index:])
+            self._part(row[-1] if stored is None else min(row[-1], stored[-1]), rows[index:])
             return
 
     def finish(self) -> None:
         """There are no more: stored rows that are left have lost their reason."""
         if not self._changed and (stored := next(self._stored, None)) is not None:
-            self._part(datetime.fromisoformat(stored[-1]), [])
+            self._part(stored[-1], [])
 
-    def _part(self, instant: datetime, rest: list[Allocation]) -> None:
-        """From `instant` on the versions differ: what was equal at that very instant goes in again."""
+    def _part(self, closed_at: str, rest: list[Content]) -> None:
+        """From an instant on (in its stored form, which sorts as time does) the versions differ: what was equal at
+        that very instant goes in again."""
         self._changed = True
         self._stored.close()  # before the rows that it reads are ended
-        self._target.end(instant)
-        self._target.add([piece for piece in self._instant if piece.closed_at >= instant] + rest)
+        self._target.end(datetime.fromisoformat(closed_at))
+        self._target.add([row for row in self._instant if row[-1] >= closed_at] + rest)
 
 
 def _current(connection: Connection, key: ScopeKey, since: datetime | None) -> Generator[Sequence[Any]]:
@@ -200,10 +199,14 @@ class Order:
     progress: batch.Progress | None = None
 
 
+Differences = Callable[[Order, Target], Counts]
+"""See `find_differences`."""
+
+
 def plan(connection: Connection, order: Order) -> Plan:
     """Compute a scope and compare it with its current version; writes nothing. Raises FifoError."""
     found = Plan()
-    found.counts = _compute(connection, order, found)
+    found.counts = find_differences(connection, order, found)
     return found
 
 
@@ -214,18 +217,29 @@ def apply(
     target = _Written(connection, run)
     if planned.since is not None:
         target.end(planned.since)
-        target.add(planned.allocations)
+        target.add(planned.rows)
     return _end(connection, run, order, mode, planned.counts, target.changes, now())
 
 
-def perform(connection: Connection, run: Run, order: Order, mode: RunMode, now: Callable[[], datetime]) -> Finished:
-    """`plan` and `apply` in one transaction, writing on the way: memory grows with the open lots only."""
+def perform(
+    connection: Connection,
+    run: Run,
+    order: Order,
+    mode: RunMode,
+    now: Callable[[], datetime],
+    differences: Differences | None = None,
+) -> Finished:
+    """`plan` and `apply` in one transaction, writing on the way: memory grows with the open lots only.
+
+    `differences`: who finds them, if not `find_differences` over this very connection.
+    """
     target = _Written(connection, run)
-    counts = _compute(connection, order, target)
+    counts = find_differences(connection, order, target) if differences is None else differences(order, target)
     return _end(connection, run, order, mode, counts, target.changes, now())
 
 
-def _compute(connection: Connection, order: Order, target: Target) -> Counts:
+def find_differences(connection: Connection, order: Order, target: Target) -> Counts:
+    """Compute a scope and tell `target` how its current version differs. Raises FifoError."""
     key = order.key
     rows = _Rows(_current(connection, key, order.since), target)
     computed = batch.compute(
