@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from runtime.cli import (
+    allocations,
     bankroll,
     books,
     bots,
@@ -19,7 +20,9 @@ from runtime.cli import (
     export,
     importing,
     replay,
+    reports,
     requests,
+    reviews,
     status,
     watch,
 )
@@ -69,6 +72,9 @@ for module in (
     books,
     bankroll,
     export,
+    allocations,
+    reports,
+    reviews,
     bots,
     status,
     watch,

@@ -143,9 +143,15 @@ def _ask(
 
 
 def over_the_bus(
-    place: Place, account: str, name: "Command", body: Mapping[str, Any], timeout: float
+    place: Place,
+    account: str,
+    name: "Command",
+    body: Mapping[str, Any],
+    timeout: float,
+    linger: float = 3.0,
 ) -> dict[str, Any]:
-    """The daemon's response. Raises CommandFailed (exit code 3) without a daemon or an answer."""
+    """The daemon's response, the final one if it comes within `linger` seconds of the first. Raises CommandFailed
+    (exit code 3) without a daemon or an answer."""
     import asyncio
 
     from runtime.bus import BusUnavailable
@@ -155,7 +161,7 @@ def over_the_bus(
     if address is None:
         raise no_daemon(place)
     try:
-        return asyncio.run(ask(address, account, name, body, timeout=timeout))
+        return asyncio.run(ask(address, account, name, body, timeout=timeout, linger=linger))
     except NoAnswer as error:
         raise CommandFailed(
             f"{error}: the outcome is unknown. Repeat the same command with --request-id {body['request_id']}: "
