@@ -343,6 +343,11 @@ class LotEngine:
         return self._quantity, self._unmatched, self._cost, self._realized
 
     @property
+    def edges(self) -> tuple[Lot, Lot] | None:
+        """The oldest and the newest open lot; None when nothing is open. Only first in, first out keeps them so."""
+        return (self._queue[0], self._queue[-1]) if self._queue else None
+
+    @property
     def lot_count(self) -> int:
         """The number of open lots."""
         return len(self._lots)

@@ -27,6 +27,7 @@ from portfolio.runs import Finished
 from portfolio.storage import BooksStorage, Fence
 from portfolio.tables import RunMode
 from portfolio.valuation import Marks, position_of, value_account
+from portfolio.watchdog import IntegrityFailed, Watchdog
 
 Changed: TypeAlias = PositionChanged | PortfolioChanged
 
@@ -60,6 +61,7 @@ class PortfolioService:
         self._lock = asyncio.Lock()
         self._computing = asyncio.Lock()
         self._books = Books({})
+        self._watchdog = Watchdog()
         self._marks = Marks()
         self._holders: dict[str, set[str]] = {}
         self._dirty: set[Scope] = set()
@@ -83,6 +85,7 @@ class PortfolioService:
         stored yet."""
         async with self._lock:
             self._books = await self._storage.open()
+            self._watchdog.begin(self._books)
             for scope in self._books.symbols:
                 self._note_holding(scope)
             scopes = list(self._books.symbols)
@@ -131,10 +134,13 @@ class PortfolioService:
         if any(fact.account not in books.accounts for fact in facts):
             books.accounts.update(await self._reader.read(ledger.accounts))
         outcomes = books.apply(facts)
+        self._watchdog.note(facts, books)
         for outcome in outcomes:
             self._storage.add(outcome)
-        if books.stale:
+        recomputed = frozenset(books.stale)
+        if recomputed:
             outcomes = await self._recompute_stale(outcomes)
+        self._watchdog.watch(outcomes, books, recomputed)
         for fact in facts:
             self._dirty_accounts.add(fact.account)
             if isinstance(fact, Trade):
@@ -259,6 +265,15 @@ class PortfolioService:
     def traded(self, account: str) -> list[str] | None:
         """The symbols that an account ever traded; None when there is no such account."""
         return self._books.symbols_of(account) if account in self._books.accounts else None
+
+    def take_failures(self) -> list[IntegrityFailed]:
+        """What the check after each fill found since the last call; empty as long as the books are sound."""
+        return self._watchdog.take()
+
+    @property
+    def accounts(self) -> list[str]:
+        """The names of all accounts."""
+        return sorted(self._books.accounts)
 
     def _take_raised(self) -> list[AlertRaised]:
         raised, self._storage.raised = self._storage.raised, []

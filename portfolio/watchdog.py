@@ -1,0 +1,196 @@
+"""The cheap check after each fill: what the engine said about it is added up again, and so are the facts.
+
+Its cost is the fill's own pieces, whatever is held: no lot is looked at but the first and the last one. What it
+cannot see (a lot in the middle, a row on the disk) the full check of `portfolio.verify` sees.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from config.exact import ZERO, plain
+from execution import ledger
+from execution.model import AccountMode, Fact, Side, Trade, trade_cash_effect
+from execution.tables import GENESIS_HASH
+from portfolio.books import NO_EFFECT, Books, FillOutcome, Scope, SymbolBook
+from portfolio.fifo import Allocation, FeeIn, FillResult, Lot, LotEngine, quantity_of, to_units
+
+
+@dataclass(frozen=True, slots=True)
+class IntegrityFailed:
+    """The books of an account are not what its facts say; `sequence` is the ledger's where it was found."""
+
+    account: str
+    sequence: int
+    problem: str
+
+
+class Watchdog:
+    """Follows the books, fact by fact. After a fault it goes on from what it found, so that each is told once."""
+
+    def __init__(self) -> None:
+        self._hash = GENESIS_HASH
+        self._held: dict[Scope, int] = {}
+        """The signed sum of the quantities that the trades moved (10^-18)."""
+        self._cash: dict[str, Decimal] = {}
+        self._failures: list[IntegrityFailed] = []
+
+    def begin(self, books: Books) -> None:
+        """Take books as they are loaded (a snapshot is read only if its digests are right)."""
+        self._hash = books.head_hash or GENESIS_HASH
+        self._held = {scope: _moved(book.engine) for scope, book in books.symbols.items()}
+        self._cash = {account: book.cash for account, book in books.cash.items()}
+
+    def take(self) -> list[IntegrityFailed]:
+        """What was found since the last call."""
+        failures, self._failures = self._failures, []
+        return failures
+
+    def note(self, facts: Sequence[Fact], books: Books) -> None:
+        """Facts were booked: the chain goes on, the money is the facts' own, the books have the same cash."""
+        for fact in facts:
+            if ledger.content_hash(fact, self._hash) != fact.hash:
+                self._fail(fact, "its hash does not follow from its content and its predecessor")
+            self._hash = fact.hash
+            self._cash[fact.account] = self._cash.get(fact.account, ZERO) + fact.cash_effect
+            if isinstance(fact, Trade):
+                scope = (fact.account, fact.symbol)
+                self._held[scope] = self._held.get(scope, 0) + _quantity_moved(fact, books.symbols[scope])
+        for account in {fact.account for fact in facts}:
+            cash = books.cash[account].cash
+            if cash != self._cash[account]:
+                said = f"{account}: cash {plain(cash)}, the facts add up to {plain(self._cash[account])}"
+                self._failures.append(IntegrityFailed(account, facts[-1].sequence, said))
+                self._cash[account] = cash
+
+    def watch(self, outcomes: Sequence[FillOutcome], books: Books, recomputed: Collection[Scope] = ()) -> None:
+        """What the noted trades meant; `recomputed` are scopes that were computed anew for it."""
+        last: dict[Scope, FillOutcome] = {}
+        for outcome in outcomes:
+            trade, result = outcome
+            scope = (trade.account, trade.symbol)
+            last[scope] = outcome
+            if result is not None and result is not NO_EFFECT:
+                for problem in _fill_problems(trade, result, books.symbols[scope]):
+                    self._fail(trade, problem)
+        for scope, outcome in last.items():
+            self._watch_book(scope, outcome, books.symbols[scope], scope in recomputed)
+
+    def _watch_book(self, scope: Scope, outcome: FillOutcome, book: SymbolBook, recomputed: bool) -> None:
+        """The book as it is after the last of its fills."""
+        engine, trade = book.engine, outcome.trade
+        held = _moved(engine)
+        if held != self._held[scope]:
+            said = f"holds {plain(quantity_of(held))}, the trades leave {plain(quantity_of(self._held[scope]))}"
+            self._fail(trade, f"{said} (less what was sold without a lot)")
+            self._held[scope] = held
+        edges = engine.edges
+        if edges is None:
+            quantity, _, cost, _ = engine.units
+            if quantity or cost:
+                self._fail(trade, "nothing is open, but quantity or cost are not 0")
+            return
+        first, newest = edges
+        if not (0 <= first.offset < first.total and 0 <= newest.offset < newest.total):
+            self._fail(trade, f"a lot holds less than nothing ({first.trade_id} or {newest.trade_id})")
+        if outcome.result is not None and not recomputed:
+            for problem in _edge_problems(trade, outcome.result, first, newest):
+                self._fail(trade, problem)
+
+    def _fail(self, fact: Fact, problem: str) -> None:
+        what = "trade" if isinstance(fact, Trade) else "cash flow"
+        name = f"{fact.account}/{fact.symbol}" if isinstance(fact, Trade) else fact.account
+        said = f"{name}: {what} {fact.id} (sequence {fact.sequence}): {problem}"
+        self._failures.append(IntegrityFailed(fact.account, fact.sequence, said))
+
+
+def _moved(engine: LotEngine) -> int:
+    quantity, unmatched, _, _ = engine.units
+    return quantity - unmatched
+
+
+def _quantity_moved(trade: Trade, book: SymbolBook) -> int:
+    """The signed quantity that a trade moved; a fee in the base asset is a part of it."""
+    quantity = to_units(trade.quantity)
+    sign = 1 if trade.side is Side.BUY else -1
+    if trade.fee and trade.fee_asset == book.base_asset:
+        fee = to_units(trade.fee)
+        if quantity > sign * fee:
+            return sign * quantity - fee
+    return sign * quantity
+
+
+def _fill_problems(trade: Trade, result: FillResult, book: SymbolBook) -> Iterator[str]:
+    """What does not add up in what the engine said about a trade."""
+    sell = trade.side is Side.SELL
+    pieces, unmatched, realized, fee, flagged = result
+    rest = abs(_quantity_moved(trade, book))
+    parts = pnl = 0
+    for piece in pieces:
+        rest -= piece.quantity_units
+        parts += (piece.sell_fee_units if sell else piece.buy_fee_units) or 0
+        pnl += piece.pnl_units or 0
+        if not _adds_up(piece):
+            yield f"its allocation to {piece.buy_trade if sell else piece.sell_trade} does not add up"
+    opens = not sell or book.engine.mode is AccountMode.MARGIN
+    if rest < 0 or (rest and not opens):
+        yield f"its allocations miss {plain(quantity_of(rest))} of its quantity"
+    if fee != _fee(trade, book, flagged):
+        yield "its fee is not the one that was charged"
+    if not rest and parts != fee:
+        yield "the parts of its fee do not add up to it"
+    if realized is not None and not unmatched and realized != pnl:
+        yield "its P&L is not the sum of its allocations"
+    fee_in = book.fee_in(trade.fee_asset)
+    if fee_in is not FeeIn.OTHER:
+        charged = trade.fee if fee_in is FeeIn.QUOTE else ZERO
+        if trade.cash_effect != trade_cash_effect(trade.side, trade.quantity, trade.price, charged):
+            yield f"cash effect {plain(trade.cash_effect)} does not follow from quantity, price and fee"
+
+
+def _adds_up(piece: Allocation) -> bool:
+    """The sums inside one allocation, and that it was opened before it was closed."""
+    (
+        _, buy_trade, quantity, sell_price, buy_price, cost, buy_fee, proceeds, sell_fee, net, pnl, opened_at,
+        closed_at, _,
+    ) = piece  # fmt: skip
+    if quantity <= 0 or proceeds != quantity * sell_price or net != proceeds - sell_fee:
+        return False
+    if buy_trade is None:
+        return cost is None and pnl is None
+    if cost is None or buy_price is None or buy_fee is None or opened_at is None:
+        return False
+    return cost == quantity * buy_price + buy_fee and pnl == net - cost and opened_at <= closed_at
+
+
+def _fee(trade: Trade, book: SymbolBook, flagged: bool) -> int:
+    """The fee in quote currency (10^-36)."""
+    if not trade.fee or flagged:
+        return 0
+    fee_in = book.fee_in(trade.fee_asset)
+    if fee_in is FeeIn.QUOTE:
+        return to_units(trade.fee) * 10**18
+    if fee_in is FeeIn.BASE:
+        return to_units(trade.fee) * to_units(trade.price)
+    value = -trade.cash_effect - trade.side.sign * trade.quantity * trade.price
+    return int(value.scaleb(36))
+
+
+def _edge_problems(trade: Trade, result: FillResult, first: Lot, newest: Lot) -> Iterator[str]:
+    """The lot that the trade opened, and the one that it closed a part of."""
+    sell = trade.side is Side.SELL
+    pieces = result.allocations
+    if newest.trade_id == trade.id:
+        parts = sum((piece.sell_fee_units if sell else piece.buy_fee_units) or 0 for piece in pieces)
+        if newest.open_fee + parts != result.fee_units:
+            yield "the parts of its fee and what is left of it do not add up to it"
+        if newest.offset != sum(piece.quantity_units for piece in pieces):
+            yield "what it closed and what it opened are not its quantity"
+    if not pieces:
+        return
+    piece = pieces[-1]
+    if (piece.buy_trade if sell else piece.sell_trade) == first.trade_id:
+        before = first.offset - piece.quantity_units
+        due = (first.fee * first.offset // first.total - first.fee * before // first.total) * first.grain
+        if before < 0 or due != (piece.buy_fee_units if sell else piece.sell_fee_units):
+            yield f"its share of the fee of {first.trade_id} is not what it must be"
