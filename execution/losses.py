@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from sqlalchemy import Connection
 
-from config.exact import ZERO, divide, plain
+from config.exact import ZERO, divide, plain, round_to
 from execution import marks, orders
 from execution.limits import LIMIT, RiskLimits
 from execution.marks import LossMarks
@@ -130,19 +130,27 @@ class LossWatch:
     def breach(self, account: str, losses: Losses) -> Breach | None:
         """The limit that these losses break, if any."""
         currency = self._state.accounts[account].currency
+        cents = self._decimals(currency)
         lost, most = -losses.daily_pnl, self._limits.max_daily_loss
         if most and lost > most:
-            said = f"lost {plain(lost)} {currency} on {losses.marks.day} (UTC), more than {plain(most)}"
+            told = _beyond(lost, most, cents)
+            said = f"lost {told} {currency} on {losses.marks.day} (UTC), more than {plain(most)}"
             return Breach("daily_loss", said, f"a loss of at most {plain(most)} {currency} a day")
         peak, most = losses.marks.peak_equity, self._limits.max_drawdown_pct
         # Multiplied out: exact, and true for an account without any equity.
         if most and (peak - losses.equity) * 100 > most * max(peak, ZERO):
             said = (
-                f"equity {plain(losses.equity)} {currency} is {plain(losses.drawdown_pct)} % below its peak of"
-                f" {plain(peak)}, more than {plain(most)} %"
+                f"equity {plain(round_to(losses.equity, cents))} {currency} is"
+                f" {_beyond(losses.drawdown_pct, most, 2)} % below its peak of {plain(round_to(peak, cents))},"
+                f" more than {plain(most)} %"
             )
             return Breach("drawdown", said, f"a drawdown of at most {plain(most)} %")
         return None
+
+    def _decimals(self, currency: str) -> int:
+        """How finely amounts of a currency are told to people."""
+        found = (each.quote_decimals for each in self._state.instruments.values() if each.currency == currency)
+        return max(found, default=2)
 
     def rearm(self, account: str) -> None:
         """Trading is being resumed by a person who knows of the loss: day and peak begin now.
@@ -167,3 +175,10 @@ class LossWatch:
                 return None
             equity += held * last.price
         return equity
+
+
+def _beyond(value: Decimal, bound: Decimal, places: int) -> str:
+    """`value` (above `bound`) to `places` decimals, or to as many as show that it is above."""
+    while (told := round_to(value, places)) != value and told <= bound:
+        places += 1
+    return plain(told)

@@ -128,6 +128,16 @@ class TestDailyLoss:
         books.record(flow("custody", "51", CashFlowKind.FEE))
         assert len(halts(await house.price("100"))) == 1
 
+    @pytest.mark.parametrize(("price", "told"), [("83.2987654321", "50.1"), ("83.3332987654", "50.0001")])
+    async def test_a_reason_tells_cents_and_more_digits_only_where_they_decide(
+        self, build: Callable[..., House], price: str, told: str
+    ) -> None:
+        house = await opened(build, max_daily_loss="50")
+        await house.price("100")
+        await house.buy("3")
+        (halt,) = halts(await house.price(price))
+        assert halt.reason == f"lost {told} USD on 2026-01-01 (UTC), more than 50"
+
 
 class TestDrawdown:
     """How far equity fell below its highest."""
@@ -141,6 +151,14 @@ class TestDrawdown:
         (halt,) = halts(await house.price("179.9999"))
         assert halt.by == "limit:drawdown"
         assert halt.reason == "equity 17999.99 USD is 10.00005 % below its peak of 20000, more than 10 %"
+
+    async def test_its_reason_tells_cents_and_hundredths_of_a_percent(self, build: Callable[..., House]) -> None:
+        house = await opened(build, max_drawdown_pct="10")
+        await house.price("100")
+        await house.buy("90")
+        await house.price("133.33333333")
+        (halt,) = halts(await house.price("110.12345678"))
+        assert halt.reason == "equity 10911.11 USD is 16.07 % below its peak of 13000, more than 10 %"
 
     async def test_a_withdrawal_during_a_drawdown_does_not_deepen_it(self, build: Callable[..., House]) -> None:
         house = await opened(build, max_drawdown_pct="10")
