@@ -23,7 +23,7 @@ async def test_everything_has_its_place_at_each_size(size: tuple[int, int]) -> N
         app = house.app()
         async with app.run_test(size=size) as pilot:
             await house.say(TOPICS.trade("main"), trade(8))
-            shown = await until(pilot, "connected", "40,000.25", "BTC-USD", "trend", "[----", "bot:trend", "HEALTH")
+            shown = await until(pilot, "connected", "40,000.25", "BTC-USD", "trend", "[---:", "bot:trend", "HEALTH")
             lines = shown.split("\n")
             assert len(lines) == size[1]
             assert max(map(len, lines)) <= size[0]
