@@ -70,9 +70,10 @@ def correct(connection: Connection, correction: Correction, recorded_at: datetim
     for symbol in {entry.symbol for entry in new} - known.keys():
         ledger.add_instrument(connection, instrument_of(symbol, account.currency))
     tail = LedgerTail()
-    appended = tail.append_new(connection, new, recorded_at)
+    tail.append_new(connection, new, recorded_at)
     tail.before_commit(connection)
-    return appended
+    appended = ledger.find_trades(connection, [entry.id for entry in new])
+    return [appended[entry.id] for entry in new]
 
 
 def _correctable(connection: Connection, trade_id: str) -> Trade:

@@ -243,19 +243,21 @@ class LedgerTail:
         self._head = Head(trade.sequence, trade.hash)
         return trade
 
-    def append_new(self, connection: Connection, trades: Sequence[NewTrade], recorded_at: datetime) -> list[Trade]:
+    def append_new(self, connection: Connection, trades: Sequence[NewTrade], recorded_at: datetime) -> None:
         """Store trades, in this order, that the caller knows to be new (the database refuses a second one): many
         at a time cost a third of one by one."""
-        appended = []
-        last = self._next(connection)
+        if not trades:
+            return
+        sequence, last = (before := self._next(connection)).sequence, before.hash
+        recorded = stored_time(recorded_at)
+        rows = []
         for new in trades:
-            trade = _next_trade(last, new, recorded_at)
-            last = Head(trade.sequence, trade.hash)
-            appended.append(trade)
-        if appended:
-            _insert_trade.rows(connection, map(_trade_row, appended))
-            self._head = last
-        return appended
+            sequence += 1
+            row = _driver_row(new, sequence, recorded)
+            row[-1] = last = stored_hash("trade", row, last)
+            rows.append(row)
+        _insert_trade.driver_rows(connection, rows)
+        self._head = Head(sequence, last)
 
     def append_flow(self, connection: Connection, new: NewCashFlow, recorded_at: datetime) -> CashFlow | None:
         """Store a cash flow; None when the same one is there already. Raises ConflictingFact."""
@@ -313,6 +315,35 @@ def _next_trade(before: Head, new: NewTrade, recorded_at: datetime) -> Trade:
         hash="",
     )
     return _with_hash(unhashed, content_hash(unhashed, before.hash))
+
+
+def _driver_row(new: NewTrade, sequence: int, recorded_at: str) -> list[Any]:
+    """A row of `trades` as the driver's values; its hash, the last, is still missing."""
+    context = new.signal_context
+    return [
+        sequence,
+        new.id,
+        new.account,
+        new.symbol,
+        new.side.value,
+        plain(new.quantity),
+        plain(new.price),
+        stored_time(new.executed_at),
+        recorded_at,
+        plain(new.fee),
+        new.fee_asset,
+        plain(new.cash_effect),
+        new.order_id,
+        new.venue,
+        new.venue_trade_id,
+        new.venue_sequence,
+        None if new.order_type is None else new.order_type.value,
+        new.source.value,
+        new.triggered_by,
+        None if context is None else tables.json_text(context),
+        new.corrects,
+        None,
+    ]
 
 
 def _with_hash(trade: Trade, value: str) -> Trade:

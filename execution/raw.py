@@ -100,12 +100,20 @@ class Insert:
                 raise ValueError(f"{self.table.name} has {width} columns, not {len(values)}")
             for index, bind in binds:
                 values[index] = bind(values[index])
+        self._run(connection, sql, converted)
+
+    def driver_rows(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
+        """Insert rows of the driver's values: texts where the columns are decimals, times or documents."""
+        self._run(connection, self._for(connection)[0], rows)
+
+    @staticmethod
+    def _run(connection: Connection, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         cursor = connection.connection.cursor()
         try:
-            if len(converted) == 1:
-                cursor.execute(sql, converted[0])
+            if len(rows) == 1:
+                cursor.execute(sql, rows[0])
             else:
-                cursor.executemany(sql, converted)
+                cursor.executemany(sql, rows)
         except connection.dialect.loaded_dbapi.Error as error:
             raise failure(connection, sql, error) from error
 
