@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from hypothesis import strategies as st
 
-from execution.model import Account, Side, Trade, trade_cash_effect
+from execution.model import Account, Side, Source, Trade, trade_cash_effect
 from portfolio.fifo import FeeIn
 from tests.portfolio.bookkeeping import Line
 
@@ -83,7 +83,8 @@ def add(
         cash = trade_cash_effect(side, quantity, price, fee * Decimal("612.345678"))
         trade = replace(trade, cash_effect=cash)
     if known_by != "sequence":
-        trade = replace(trade, venue_sequence=None, order_id=known_by if "order" in known_by else None)
+        order = known_by if "order" in known_by else None
+        trade = replace(trade, venue_sequence=None, order_id=order, source=Source.IMPORT)
     line.facts[-1] = trade
     return trade
 
