@@ -66,7 +66,8 @@ def _change(
     engine = database.writer_engine(database.sqlite_url(file))
     copy: Path | None = None
     try:
-        if before is not None and database.read(engine, database.holds_trades):
+        holds_trades = database.read(engine, database.holds_trades)
+        if before is not None and holds_trades:
             if before not in REVISIONS:
                 raise database.DatabaseTooNew(
                     f"the database has schema revision {before}, which this version of Fillbook does not know"
@@ -79,8 +80,8 @@ def _change(
         except WouldLose as error:
             raise WouldLose(f"{error}; nothing was changed. {_where(copy)}") from error
         after = database.read(engine, database.revision)
-        if copy is not None and after is not None:
-            _prove(engine, after, f"stop here and restore the backup: cp {copy} {file} (and remove {file}-wal)")
+        if after is not None and holds_trades:
+            _prove(engine, after, _restore(file, copy))
         return Change(before, after, copy)
     except DBAPIError as error:
         raise Unreachable(f"the database {file} cannot be changed: {error.orig}. {_where(copy)}") from error
@@ -89,7 +90,13 @@ def _change(
 
 
 def _where(copy: Path | None) -> str:
-    return "There is no backup (--no-backup)" if copy is None else f"The backup is {copy}"
+    return "No backup was made" if copy is None else f"The backup is {copy}"
+
+
+def _restore(file: Path, copy: Path | None) -> str:
+    if copy is None:
+        return "the schema was changed, and no backup was made (--no-backup)"
+    return f"the schema was changed; go back with: rm -f {file}-wal {file}-shm && cp {copy} {file}"
 
 
 def _prove(engine: Engine, revision: str, advice: str) -> None:
