@@ -214,12 +214,15 @@ def _count(folder: Path) -> int:
 
 
 def test_beside_a_running_daemon_which_learns_of_new_symbols_and_goes_on_trading(here: Here, tmp_path: Path) -> None:
-    file = fills(tmp_path / "x.csv", [*EXAMPLE, "2026-01-01T10:11:00Z,NEW-USD,BUY,5,2,,,,,"])
+    mine = [line.replace("BTC-USD", "OWN-USD") for line in EXAMPLE]  # the demo's bot trades BTC-USD
+    file = fills(tmp_path / "x.csv", [*mine, "2026-01-01T10:11:00Z,NEW-USD,BUY,5,2,,,,,"])
     with demo(here.folder):
         found = here.bring(file)
-        assert (found["added"], found["symbols_registered"]) == (4, ["NEW-USD"])
-        assert here.allocations("pnl")[-1] == ["200"], "stored by the daemon, before the command ended"
-        here("correct", here.trades()[0]["id"], "--reason", "never happened", "--void")
+        assert (found["added"], found["symbols_registered"]) == (4, ["OWN-USD", "NEW-USD"])
+        stored = [pnl for symbol, pnl in here.allocations("symbol", "pnl") if symbol == "OWN-USD"]
+        assert stored == ["1000", "200"], "by the daemon, before the command ended"
+        sold = next(trade for trade in here.trades() if (trade["symbol"], trade["side"]) == ("OWN-USD", "SELL"))
+        here("correct", sold["id"], "--reason", "never happened", "--void")
         assert here("trade", "BTC-USD", "BUY", "--notional", "50", "--json").json["status"] == "filled"
         answer = here("trade", "NEW-USD", "SELL", "--quantity", "1", "--json", code=1).json
         assert answer["reason"]["code"] not in ("unknown_symbol", "insufficient_quantity"), answer
