@@ -126,13 +126,13 @@ def _serve(pipe: Connection, work: "Work[Any, Any]", with_progress: bool) -> Non
             try:
                 answer = (_RESULT, index, work(job, tell))
             except Exception as error:  # noqa: BLE001 - it is raised in the process that asked
-                answer = (_ERROR, index, _portable(error))
+                answer = (_ERROR, index, portable(error))
             pipe.send(answer)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """The error as it can be raised in another process; one that does not pickle becomes a WorkerLost."""
     error.add_note(traceback.format_exc())
     try:
