@@ -344,6 +344,13 @@ class PortfolioSettings(Section):
         description="Minutes after which all allocations are computed anew from the trades and compared with the "
         "stored ones; a difference raises an alert. The default is once a day. 0 = never.",
     )
+    verify_minutes: Whole = Field(
+        60,
+        ge=0,
+        le=525_600,
+        description="Minutes after which everything that is stored is proven (as by `fillbook verify`), at low "
+        "priority; a failed check halts trading. 0 = never; the check after each fill is always on.",
+    )
 
 
 class FeedSettings(Section):

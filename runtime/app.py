@@ -55,6 +55,7 @@ from runtime.database import (
 from runtime.errors import RoleTaken
 from runtime.feeding import Feeder, describe, open_books_to, open_feed
 from runtime.intake import Intake
+from runtime.integrity import IntegrityKeeper
 from runtime.jsondoc import Limits
 from runtime.limits import configured
 from runtime.locks import RoleLocks, holder_text
@@ -343,6 +344,8 @@ class Daemon:
         if self._core.portfolio is not None:
             intake.recomputer = self._make_recomputer(self._core.portfolio)
             loops.append(intake.recomputer.run())
+        if self._core.integrity is not None:
+            loops.append(self._prove(self._core.integrity))
         if self._feed is not None and isinstance(self._clock, FeedClock):
             feeder = Feeder(
                 self._core, self._feed, self._clock, self._settings.feed, self._answered, self._announce_market
@@ -361,6 +364,19 @@ class Daemon:
                 task.cancel()
             await asyncio.gather(stopping, *tasks[1:], return_exceptions=True)
             self._publisher_task = tasks[0]
+
+    async def _prove(self, keeper: IntegrityKeeper) -> None:
+        """Prove the books now and then, on a thread of its own: it takes long, and others must not wait for it."""
+        settings = self._settings
+        minutes = settings.portfolio.verify_minutes
+        url, timeout = settings.resolved_database_url, settings.writer.busy_timeout_ms
+        reader = ThreadReader(reader_engine(url, busy_timeout_ms=timeout, connections=1), threads=1)
+        try:
+            await keeper.run(reader, minutes * 60 if minutes else None)
+            await self._stopping.wait()
+        finally:
+            keeper.stop()
+            reader.stop()
 
     def _make_recomputer(self, portfolio: PortfolioService) -> Recomputer:
         minutes = self._settings.portfolio.recompute_minutes
@@ -493,6 +509,9 @@ class Daemon:
         if self._core.portfolio is not None:
             for change in self._core.portfolio.all_state():
                 self._publisher.publish(change)
+        if self._core.integrity is not None:
+            for known in self._core.integrity.states:
+                self._publisher.publish(known)
         if self._core.signals is not None:
             for state in self._core.signals.states():
                 self._publisher.publish(state)

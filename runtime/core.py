@@ -18,9 +18,9 @@ from typing import Protocol, TypeAlias
 import structlog
 
 from config.settings import Settings
-from execution import candles
+from execution import candles, orders
 from execution.errors import StorageUnavailable
-from execution.ledger import LedgerTail, NewCashFlow
+from execution.ledger import LedgerTail, NewCashFlow, derived_id
 from execution.limits import RiskLimits
 from execution.model import (
     Account,
@@ -30,6 +30,8 @@ from execution.model import (
     CashFlowKind,
     Event,
     FactsRecorded,
+    HaltChanged,
+    HaltRequest,
     OrderRequest,
     Price,
     Responded,
@@ -42,7 +44,9 @@ from portfolio.books import FillOutcome
 from portfolio.position import PortfolioChanged, PositionChanged
 from portfolio.service import PortfolioService
 from runtime.follower import LedgerFollower
+from runtime.integrity import IntegrityKeeper
 from runtime.limits import configured, limits_from
+from runtime.messages import Integrity
 from signals.bot_file import BotFile
 from signals.isolation.limits import BotLimits
 from signals.model import BotRemoved, BotState, Recommendation
@@ -52,7 +56,8 @@ from signals.stops import OpenCost
 log = structlog.get_logger(__name__)
 
 Published: TypeAlias = (
-    "Event | Recommendation | OrderRequest | BotState | BotRemoved | AlertRaised | PositionChanged | PortfolioChanged"
+    "Event | Recommendation | OrderRequest | HaltRequest | BotState | BotRemoved | AlertRaised | PositionChanged"
+    " | PortfolioChanged | Integrity"
 )
 Publish: TypeAlias = Callable[[Published], None]
 """Hands a message to the bus; must not wait."""
@@ -93,6 +98,8 @@ class Core:
     costs: PortfolioService | None = None
     """Books of its own for the stops of bots, when the portfolio role is in another process."""
     outcomes: Callable[[Sequence[FillOutcome]], None] | None = None
+    integrity: IntegrityKeeper | None = None
+    """What is known of the soundness of the books, beside the portfolio role."""
 
     async def start(self) -> None:
         """Load what each service needs, in the order in which they depend on each other."""
@@ -112,6 +119,8 @@ class Core:
             known.append(self.signals.holdings.sequence)
             self.follower.add(self.signals.on_facts)
         self.follower.sequence = min(known, default=0)
+        if self.integrity is not None:
+            self.integrity.start(await self.follower.reader.read(orders.halt_changes))
         if self.execution is not None:
             await self.spread(await self.execution.start())
 
@@ -176,12 +185,27 @@ class Core:
         if self.execution is not None:
             await self.spread(await self.execution.on_timer())
         await self.follower.poll()
+        if self.integrity is not None:
+            await self.integrity.look()
+
+    async def halt(self, request: HaltRequest) -> None:
+        """Halt an account for its books: here, or by a request to whoever has the execution role."""
+        if self.execution is None:
+            self.publish(request)
+        else:
+            await self.handle(Envelope(request, derived_id("halt", request.account, request.request_id)))
 
     async def spread(self, events: Iterable[Event]) -> None:
         """Tell the other services, then the bus. Facts are known to all before an answer goes out."""
         for event in events:
             if isinstance(event, FactsRecorded):
                 await self.follower.offer(event)  # its consumers announce what is new
+                if self.integrity is not None:
+                    await self.integrity.look()
+                continue
+            if isinstance(event, HaltChanged) and self.integrity is not None:
+                self.publish(event)
+                await self.integrity.on_halt(event)
                 continue
             if isinstance(event, Responded) and self.signals is not None:
                 # Without the storage the bot knows its answer all the same, and the mark goes with the next commit.
@@ -288,7 +312,10 @@ def build_core(
             costs=BookedCosts(books),
             limits=bot_limits(settings),
         )
-    return Core(publish, LedgerFollower(reader), execution, portfolio, signals, costs)
+    core = Core(publish, LedgerFollower(reader), execution, portfolio, signals, costs)
+    if portfolio is not None:
+        core.integrity = IntegrityKeeper(portfolio, clock, lambda message: core.publish(message), core.halt)
+    return core
 
 
 def spare_the_collector() -> None:

@@ -20,7 +20,7 @@ class LedgerFollower:
     """See the module. `sequence` is the last fact that every consumer has been given."""
 
     def __init__(self, reader: Reader, sequence: int = 0) -> None:
-        self._reader = reader
+        self.reader = reader
         self._consumers: list[Consumer] = []
         self._lock = asyncio.Lock()
         self.sequence = sequence
@@ -44,7 +44,7 @@ class LedgerFollower:
             await self._read_on()
 
     async def _read_on(self) -> None:
-        while facts := await self._reader.read(partial(ledger.facts_since, sequence=self.sequence, limit=_PAGE)):
+        while facts := await self.reader.read(partial(ledger.facts_since, sequence=self.sequence, limit=_PAGE)):
             await self._hand_out(facts)
 
     async def _hand_out(self, facts: Sequence[Fact]) -> None:

@@ -53,6 +53,17 @@ class Status:
     version: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Integrity:
+    """Whether the books of an account are sound at a ledger sequence; `problems` name what is not."""
+
+    account: str
+    ok: bool
+    checked_at: datetime
+    sequence: int
+    problems: tuple[str, ...] = ()
+
+
 Message: TypeAlias = Request | RecomputeRequest | BotCommand | Candle | Price
 
 T = TypeVar("T")

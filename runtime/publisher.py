@@ -20,6 +20,7 @@ from execution.model import (
     Fact,
     FactsRecorded,
     HaltChanged,
+    HaltRequest,
     OrderRequest,
     Responded,
 )
@@ -28,7 +29,8 @@ from portfolio.position import PortfolioChanged, PositionChanged
 from runtime import wire
 from runtime.bus import Bus, BusUnavailable
 from runtime.core import Published
-from runtime.topics import Topics
+from runtime.messages import Integrity
+from runtime.topics import Command, Topics
 from signals.model import BotRemoved, BotState, Recommendation
 
 log = structlog.get_logger(__name__)
@@ -60,6 +62,8 @@ class Publisher:
         self._encoders: dict[type, Callable[[Any], Outgoing]] = {
             Responded: self._response,
             HaltChanged: self._halt,
+            HaltRequest: self._halt_request,
+            Integrity: self._integrity,
             AlertRaised: self._alert,
             Recommendation: self._recommendation,
             BotState: self._bot_state,
@@ -157,6 +161,15 @@ class Publisher:
         return Outgoing(
             self._topics.halt(message.account), wire.encode(wire.halt_wire(message)), retain=True, keep=True
         )
+
+    def _halt_request(self, message: HaltRequest) -> Outgoing:
+        command = Command.HALT if message.halted else Command.RESUME
+        body = wire.encode(wire.halt_request_wire(message))
+        return Outgoing(self._topics.request(message.account, command), body, keep=True)
+
+    def _integrity(self, message: Integrity) -> Outgoing:
+        topic = self._topics.integrity(message.account)
+        return Outgoing(topic, wire.encode(wire.integrity_wire(message)), retain=True, keep=True)
 
     def _alert(self, message: AlertRaised) -> Outgoing:
         body = wire.encode(wire.alert_wire(message, self._clock.recorded_now()))

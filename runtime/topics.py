@@ -195,7 +195,14 @@ ROUTES: tuple[Route, ...] = (
         RouteName.ALERT, "{account}/alert", Direction.OUT, False, "AlertRaised", "{severity, code, message, about}"
     ),
     Route(RouteName.SYSTEM_ALERT, "alert", Direction.OUT, False, "AlertRaised", "{severity, code, message, about}"),
-    Route(RouteName.INTEGRITY, "{account}/integrity", Direction.OUT, True, "Integrity", "the state of the books"),
+    Route(
+        RouteName.INTEGRITY,
+        "{account}/integrity",
+        Direction.OUT,
+        True,
+        "Integrity",
+        "{account, ok, checked_at, sequence, problems}",
+    ),
 )
 
 _PART_PATTERNS = {

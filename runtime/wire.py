@@ -16,6 +16,7 @@ from execution.model import (
     Candle,
     CashFlow,
     HaltChanged,
+    HaltRequest,
     Order,
     OrderRequest,
     Price,
@@ -23,7 +24,7 @@ from execution.model import (
     Responded,
     Trade,
 )
-from runtime.messages import Status
+from runtime.messages import Integrity, Status
 from signals.model import BotState, Recommendation, StopLevels
 
 Wire: TypeAlias = dict[str, Any]
@@ -215,6 +216,26 @@ def halt_wire(change: HaltChanged) -> Wire:
         "by": change.by,
         "reason": change.reason,
         "at": time_text(change.at),
+    }
+
+
+def integrity_wire(state: Integrity) -> Wire:
+    """Whether the books of an account are sound."""
+    return {
+        "account": state.account,
+        "ok": state.ok,
+        "checked_at": time_text(state.checked_at),
+        "sequence": state.sequence,
+        "problems": list(state.problems),
+    }
+
+
+def halt_request_wire(request: HaltRequest) -> Wire:
+    """A request to halt or resume, as it is read by `codec.decode`; who asks stands behind `manual:`."""
+    return {
+        "request_id": request.request_id,
+        "triggered_by": f"manual:{request.triggered_by}",
+        "note": request.note,
     }
 
 
