@@ -223,6 +223,7 @@ def test_beside_a_running_daemon_which_learns_of_new_symbols_and_goes_on_trading
         assert stored == ["1000", "200"], "by the daemon, before the command ended"
         sold = next(trade for trade in here.trades() if (trade["symbol"], trade["side"]) == ("OWN-USD", "SELL"))
         here("correct", sold["id"], "--reason", "never happened", "--void")
+        here("deposit", "50000")  # without that sell the imported buys leave no cash
         assert here("trade", "BTC-USD", "BUY", "--notional", "50", "--json").json["status"] == "filled"
         answer = here("trade", "NEW-USD", "SELL", "--quantity", "1", "--json", code=1).json
         assert answer["reason"]["code"] not in ("unknown_symbol", "insufficient_quantity"), answer
