@@ -151,6 +151,8 @@ class OrderRequest:
 
     `request_id` is the sender's idempotency key. `decided_at` is set by policies: the paper venue then
     fills at the open of the first candle that opens at or after it, and expiry does not run meanwhile.
+    `waits_for_candle`: it was decided on a candle's close, so that `decided_at` may be as long ago as the feed's
+    candles are; without it a `decided_at` long ago is a request that comes too late. The topic says so.
     `triggered_by` was derived from the topic or the route, never taken from the payload on trust.
     """
 
@@ -168,6 +170,7 @@ class OrderRequest:
     decided_at: datetime | None = None
     signal_context: Mapping[str, Json] | None = None
     note: str | None = None
+    waits_for_candle: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,7 +151,7 @@ def _closes_whole_position(request: OrderRequest, quantity: Decimal | None, stat
 
 
 def _expiry(request: OrderRequest, limits: RiskLimits, now: datetime) -> datetime | None:
-    """The instant until which the request may be sent. A policy's request waits for its candle instead."""
+    """The instant until which the request may be sent. One that waits for its candle may come however late."""
     lifetime = limits.request_expiry
     if request.expires_in is not None:
         if not 0 < request.expires_in <= LONGEST_EXPIRY_SECONDS:
@@ -159,7 +159,7 @@ def _expiry(request: OrderRequest, limits: RiskLimits, now: datetime) -> datetim
             raise Refusal("expiry_out_of_range", "expires_in", plain(request.expires_in), expected)
         lifetime = timedelta(microseconds=int(request.expires_in * 1_000_000))
     if request.decided_at is not None:
-        if not request.triggered_by.startswith("manual"):
+        if request.waits_for_candle:
             return None
         if request.decided_at + lifetime < now:
             raise Refusal(

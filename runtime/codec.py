@@ -148,6 +148,7 @@ def _decode_trade(match: Match, document: Document, request_id: str) -> OrderReq
         decided_at=body.decided_at,
         signal_context=body.signal_context,
         note=body.note,
+        waits_for_candle=match.bot is not None and body.decided_at is not None,
     )
 
 

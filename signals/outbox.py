@@ -60,6 +60,7 @@ def from_json(body: Mapping[str, Any]) -> OrderRequest:
         close=body["close"],
         decided_at=parse_time(body["decided_at"]),
         signal_context=cast("Mapping[str, Json] | None", body["signal_context"]),
+        waits_for_candle=True,
     )
 
 

@@ -198,6 +198,7 @@ class Policy:
             close=size.close,
             decided_at=moment,
             signal_context=signal_context(advice, context),
+            waits_for_candle=True,
         )
         return self._asked(request, moment)
 
@@ -220,6 +221,7 @@ class Policy:
             close=True,
             decided_at=decided_at,
             signal_context=context,
+            waits_for_candle=True,
         )
         return self._asked(request, decided_at)
 

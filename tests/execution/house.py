@@ -310,13 +310,15 @@ class House:
         request_id: str | None = None,
         **more: Any,
     ) -> OrderRequest:
-        """A wish; `decided` in minutes after 10:00."""
+        """A wish; `decided` in minutes after 10:00: by a bot, if its tag says so, at the close of a candle."""
+        tag = more.pop("triggered_by", "manual")
         return OrderRequest(
             request_id=request_id or self._id(),
             account=more.pop("account", "main"),
             symbol=more.pop("symbol", BTC),
             side=side,
-            triggered_by=more.pop("triggered_by", "manual"),
+            triggered_by=tag,
+            waits_for_candle=more.pop("waits_for_candle", decided is not None and not tag.startswith("manual")),
             quantity=dec(quantity),
             notional=dec(notional),
             close=close,

@@ -256,6 +256,14 @@ async def test_a_bots_request_waits_for_its_candle_however_late_it_arrives(house
     assert house.stored_order(answer.order_id).expires_at is None
 
 
+async def test_the_tag_decides_nothing_about_waiting(house: House) -> None:
+    await house.price("100", 5)
+    answer = await house.buy("1", decided=3, waits_for_candle=True, triggered_by="manual:anna")
+    assert answer.status == "accepted"
+    late = await refused(house, BUY, "1", decided=3.9, expires_in="60", waits_for_candle=False, triggered_by="bot:a")
+    assert late.code == "expired"
+
+
 @pytest.mark.parametrize("seconds", ["-1", "0", "999999999999999999"])
 async def test_an_expiry_that_no_order_can_have_is_refused_by_name(house: House, seconds: str) -> None:
     await house.price("100")

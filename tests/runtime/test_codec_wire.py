@@ -106,6 +106,7 @@ def test_a_policys_request_comes_back_as_it_was() -> None:
         decided_at=AT,
         signal_context={"parts": [{"rsi": 0.25}]},
         note="n",
+        waits_for_candle=True,
     )
     match = TOPICS.parse(TOPICS.bot_request("main", "weighted"))
     assert match is not None
