@@ -26,6 +26,9 @@ from runtime.parallel import WorkerLost, portable
 FEW_TRADES = 20_000
 """Up to here a process costs more than it brings."""
 
+MOST_WORKERS = 3
+"""More than one process that writes can keep up with."""
+
 _AHEAD = 24
 """Chunks (of some 5,000 rows) of one worker that wait here at most."""
 

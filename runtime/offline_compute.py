@@ -1,8 +1,10 @@
 """`allocations compute` without a daemon: under the portfolio role, streaming, one transaction for each scope."""
 
 import asyncio
+import os
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +23,7 @@ from portfolio.errors import FifoError
 from portfolio.lots import Method
 from portfolio.runs import Finished, Order
 from portfolio.tables import RunMode
-from runtime import database
+from runtime import database, matching
 from runtime.clock import WallClock
 from runtime.locks import RoleLocks, holder_text
 from runtime.offline_books import ROLE, is_behind, store_missing
@@ -54,7 +56,7 @@ def compute(settings: Settings, file: Path, wanted: Wanted, progress: Progress) 
         try:
             if database.read(readers, is_behind):
                 asyncio.run(store_missing(settings, engine, readers))
-            return asyncio.run(_compute(engine, wanted, progress))
+            return asyncio.run(_compute(engine, url, wanted, progress))
         finally:
             readers.dispose()
             engine.dispose()
@@ -62,7 +64,7 @@ def compute(settings: Settings, file: Path, wanted: Wanted, progress: Progress) 
         locks.release()
 
 
-async def _compute(engine: Engine, wanted: Wanted, progress: Progress) -> list[Finished]:
+async def _compute(engine: Engine, url: str, wanted: Wanted, progress: Progress) -> list[Finished]:
     clock = WallClock()
     with engine.connect() as connection, connection.begin():
         fence = Fence({ROLE: leases.take(connection, ROLE, holder_text(), clock.now())})
@@ -74,13 +76,23 @@ async def _compute(engine: Engine, wanted: Wanted, progress: Progress) -> list[F
         batch_id = derived_id("batch", holder_text(), clock.recorded_now().isoformat())
         done: list[Finished] = []
         before, total = 0, sum(counts)
-        for order, trades in zip(orders, counts, strict=True):
-            told = _told(order, progress, before, total)
-            done.append(await _run(writer, told, mode, batch_id, clock.recorded_now))
-            before += trades
+        with ExitStack() as stack:
+            differences = _elsewhere(url, orders, total, stack)
+            for order, trades in zip(orders, counts, strict=True):
+                told = _told(order, progress, before, total)
+                done.append(await _run(writer, told, mode, batch_id, clock.recorded_now, differences))
+                before += trades
         return done
     finally:
         writer.stop()
+
+
+def _elsewhere(url: str, orders: list[Order], trades: int, stack: ExitStack) -> runs.Differences | None:
+    """Other processes that match, when there are cores for them and it is worth it."""
+    cores = os.cpu_count() or 1
+    if cores < 2 or trades < matching.FEW_TRADES:
+        return None
+    return stack.enter_context(matching.Matchers(url, orders, min(cores, matching.MOST_WORKERS))).find_differences
 
 
 def _told(order: Order, progress: Progress, before: int, total: int) -> Order:
@@ -95,11 +107,16 @@ def _told(order: Order, progress: Progress, before: int, total: int) -> Order:
 
 
 async def _run(
-    writer: InlineWriter, order: Order, mode: RunMode, batch_id: str, now: Callable[[], datetime]
+    writer: InlineWriter,
+    order: Order,
+    mode: RunMode,
+    batch_id: str,
+    now: Callable[[], datetime],
+    differences: runs.Differences | None,
 ) -> Finished:
     run = await writer.submit(lambda c: runs.log(c, order, mode, "requested", now(), batch_id))
     try:
-        return await writer.submit(lambda connection: runs.perform(connection, run, order, mode, now))
+        return await writer.submit(lambda connection: runs.perform(connection, run, order, mode, now, differences))
     except FifoError as error:
         said, trace = str(error), traceback.format_exc()
         await writer.submit(lambda connection: allocations.fail(connection, run.id, said, trace, now()))
