@@ -191,22 +191,29 @@ FROM accounts a CROSS JOIN trades t ON t.account = a.name
 GROUP BY a.name, t.symbol"""
 """Fees in the account's currency, and how many could not be valued."""
 
-# Sells are grouped by `closed_at` first: that is the order of the index, so that a million rows need no sorting.
-# The three results travel as one JSON text, because a subquery gives one value and must run only once.
-_SCOPE_ALLOCATIONS = f"""
-WITH packed AS MATERIALIZED (
-    SELECT p.account, p.symbol, (
+
+def _packed(columns: str) -> str:
+    """The sums over a scope's sells as one JSON text: a subquery gives one value, and must run only once.
+
+    Sells are grouped by `closed_at` first: that is the order of the index, so that a million rows need no sorting.
+    """
+    return f"""(
         SELECT json_array(coalesce(sum(s.closing), 0),
             coalesce(sum(s.closing AND s.known AND {_is_positive("s.won")}), 0), {_total("s.pnl")})
         FROM (
-            SELECT {_sum("f.pnl")} AS pnl, count(*) = count(f.pnl) AS known, max({_SELL_CLOSES}) AS closing,
-                CASE WHEN a.mode = 'spot' THEN {_sum("f.pnl")}
-                    ELSE {_sum(f"CASE WHEN a.mode = 'spot' THEN NULL WHEN {_SELL_CLOSES} THEN f.pnl END")} END AS won
+            SELECT {_sum("f.pnl")} AS pnl, count(*) = count(f.pnl) AS known, {columns}
             FROM fifo_allocations f
             WHERE f.account = p.account AND f.symbol = p.symbol AND {_CURRENT}
             GROUP BY f.closed_at, f.sell_trade
-        ) s
-    ) AS sums
+        ) s)"""
+
+
+_SPOT_SELLS = _packed(f"1 AS closing, {_sum('f.pnl')} AS won")
+_MARGIN_SELLS = _packed(f"max({_SELL_CLOSES}) AS closing, {_sum(f'CASE WHEN {_SELL_CLOSES} THEN f.pnl END')} AS won")
+
+_SCOPE_ALLOCATIONS = f"""
+WITH packed AS MATERIALIZED (
+    SELECT p.account, p.symbol, CASE a.mode WHEN 'spot' THEN {_SPOT_SELLS} ELSE {_MARGIN_SELLS} END AS sums
     FROM fifo_pointers p CROSS JOIN accounts a ON a.name = p.account
     WHERE p.method = 'fifo'
 ),
