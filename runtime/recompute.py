@@ -74,12 +74,13 @@ class Recomputer:
 
     async def take(self, request: RecomputeRequest, body_hash: str) -> None:
         """Accept or refuse a request; a repetition gets the answer again. Raises StorageUnavailable."""
+        await self._poll()
+        # No waiting from here on: of two that come together, one is the repetition.
         key = (request.account, request.request_id)
         known = self._known.get(key)
         if known is not None:
             self._publish(self._repeated(request, known, body_hash))
             return
-        await self._poll()
         reason = self._refusal(request)
         if reason is not None:
             self._publish(_refused(request, reason))
