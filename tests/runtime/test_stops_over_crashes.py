@@ -149,6 +149,19 @@ def test_crash_upon_crash_changes_no_trade_and_no_order(tmp_path: Path, script: 
     assert world.problems() == []
 
 
+def test_a_stop_that_a_halt_refuses_stays_armed_and_closes_once_after_the_resume(tmp_path: Path) -> None:
+    people: dict[int, Sequence[Request]] = {1: [buy("mine", "1")], 3: [halt("stop")], 6: [halt("go", False)]}
+    closes = [100, 100, 100, 100, 90, 99, 99, 99, 99, 99]  # it triggers in minute 4 and the price recovers
+    world = World(Script([bot(guard(stop_loss_pct=5))], series(closes), people), tmp_path / "world")
+    world.run()
+    assert [(trade[0], trade[-1]) for trade in world.trades()] == [("00:02", "manual"), ("00:08", "stop:guard")]
+    assert [(status, by) for _, status, by in world.orders() if by.startswith("stop:")] == [("filled", "stop:guard")]
+    asked = {request.request_id for request in world.sent if request.triggered_by == "stop:guard"}
+    assert len(asked) == 4, "at the closes of minutes 4 to 6, which were refused, and of minute 7"
+    assert [alert.code for alert in world.alerts].count("stop_triggered") == 1
+    assert world.problems() == []
+
+
 def test_two_accounts_of_one_symbol_stay_apart(tmp_path: Path) -> None:
     people: dict[int, Sequence[Request]] = {
         0: [deposit("money", "second", "1000")],
