@@ -4,13 +4,13 @@ Its cost is the fill's own pieces, whatever is held: no lot is looked at but the
 cannot see (a lot in the middle, a row on the disk) the full check of `portfolio.verify` sees.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
 from config.exact import ZERO, plain
 from execution import ledger
-from execution.model import AccountMode, Fact, Side, Trade, trade_cash_effect
+from execution.model import AccountMode, Fact, Side, Trade
 from execution.tables import GENESIS_HASH
 from portfolio.books import NO_EFFECT, Books, FillOutcome, Scope, SymbolBook
 from portfolio.fifo import Allocation, FeeIn, FillResult, Lot, LotEngine, quantity_of, to_units
@@ -33,6 +33,8 @@ class Watchdog:
         self._held: dict[Scope, int] = {}
         """The signed sum of the quantities that the trades moved (10^-18)."""
         self._cash: dict[str, Decimal] = {}
+        self._noted: dict[str, int] = {}
+        """The signed quantities of trades that were noted, until what they meant is watched."""
         self._failures: list[IntegrityFailed] = []
 
     def begin(self, books: Books) -> None:
@@ -55,7 +57,8 @@ class Watchdog:
             self._cash[fact.account] = self._cash.get(fact.account, ZERO) + fact.cash_effect
             if isinstance(fact, Trade):
                 scope = (fact.account, fact.symbol)
-                self._held[scope] = self._held.get(scope, 0) + _quantity_moved(fact, books.symbols[scope])
+                moved = self._noted[fact.id] = _quantity_moved(fact, books.symbols[scope])
+                self._held[scope] = self._held.get(scope, 0) + moved
         for account in {fact.account for fact in facts}:
             cash = books.cash[account].cash
             if cash != self._cash[account]:
@@ -66,12 +69,15 @@ class Watchdog:
     def watch(self, outcomes: Sequence[FillOutcome], books: Books, recomputed: Collection[Scope] = ()) -> None:
         """What the noted trades meant; `recomputed` are scopes that were computed anew for it."""
         last: dict[Scope, FillOutcome] = {}
+        noted, self._noted = self._noted, {}
         for outcome in outcomes:
             trade, result = outcome
             scope = (trade.account, trade.symbol)
             last[scope] = outcome
             if result is not None and result is not NO_EFFECT:
-                for problem in _fill_problems(trade, result, books.symbols[scope]):
+                book = books.symbols[scope]
+                moved = noted.get(trade.id) or _quantity_moved(trade, book)
+                for problem in _fill_problems(trade, result, book, moved):
                     self._fail(trade, problem)
         for scope, outcome in last.items():
             self._watch_book(scope, outcome, books.symbols[scope], scope in recomputed)
@@ -120,32 +126,38 @@ def _quantity_moved(trade: Trade, book: SymbolBook) -> int:
     return sign * quantity
 
 
-def _fill_problems(trade: Trade, result: FillResult, book: SymbolBook) -> Iterator[str]:
-    """What does not add up in what the engine said about a trade."""
-    sell = trade.side is Side.SELL
+def _fill_problems(trade: Trade, result: FillResult, book: SymbolBook, moved: int) -> list[str]:
+    """What does not add up in what the engine said about a trade that moved `moved` (10^-18, signed)."""
+    problems = []
     pieces, unmatched, realized, fee, flagged = result
-    rest = abs(_quantity_moved(trade, book))
+    sell = moved < 0
+    rest = -moved if sell else moved
     parts = pnl = 0
     for piece in pieces:
-        rest -= piece.quantity_units
-        parts += (piece.sell_fee_units if sell else piece.buy_fee_units) or 0
-        pnl += piece.pnl_units or 0
+        rest -= piece[2]
+        parts += (piece[8] if sell else piece[6]) or 0
+        pnl += piece[10] or 0
         if not _adds_up(piece):
-            yield f"its allocation to {piece.buy_trade if sell else piece.sell_trade} does not add up"
-    opens = not sell or book.engine.mode is AccountMode.MARGIN
-    if rest < 0 or (rest and not opens):
-        yield f"its allocations miss {plain(quantity_of(rest))} of its quantity"
-    if fee != _fee(trade, book, flagged):
-        yield "its fee is not the one that was charged"
+            problems.append(f"its allocation to {piece.buy_trade if sell else piece.sell_trade} does not add up")
+    if rest and (rest < 0 or (sell and book.engine.mode is not AccountMode.MARGIN)):
+        problems.append(f"its allocations miss {plain(quantity_of(rest))} of its quantity")
     if not rest and parts != fee:
-        yield "the parts of its fee do not add up to it"
+        problems.append("the parts of its fee do not add up to it")
     if realized is not None and not unmatched and realized != pnl:
-        yield "its P&L is not the sum of its allocations"
+        problems.append("its P&L is not the sum of its allocations")
+    value = trade.quantity * trade.price
+    outside = -trade.cash_effect + value if sell else -trade.cash_effect - value  # what cash moved beyond it
     fee_in = book.fee_in(trade.fee_asset)
-    if fee_in is not FeeIn.OTHER:
-        charged = trade.fee if fee_in is FeeIn.QUOTE else ZERO
-        if trade.cash_effect != trade_cash_effect(trade.side, trade.quantity, trade.price, charged):
-            yield f"cash effect {plain(trade.cash_effect)} does not follow from quantity, price and fee"
+    expected = 0
+    if fee_in is FeeIn.OTHER:
+        expected = int(outside.scaleb(36))
+    elif outside != (trade.fee if fee_in is FeeIn.QUOTE else ZERO):
+        problems.append(f"cash effect {plain(trade.cash_effect)} does not follow from quantity, price and fee")
+    if fee_in is not FeeIn.OTHER and trade.fee:
+        expected = to_units(trade.fee) * (10**18 if fee_in is FeeIn.QUOTE else to_units(trade.price))
+    if fee != (0 if flagged else expected):
+        problems.append("its fee is not the one that was charged")
+    return problems
 
 
 def _adds_up(piece: Allocation) -> bool:
@@ -163,34 +175,23 @@ def _adds_up(piece: Allocation) -> bool:
     return cost == quantity * buy_price + buy_fee and pnl == net - cost and opened_at <= closed_at
 
 
-def _fee(trade: Trade, book: SymbolBook, flagged: bool) -> int:
-    """The fee in quote currency (10^-36)."""
-    if not trade.fee or flagged:
-        return 0
-    fee_in = book.fee_in(trade.fee_asset)
-    if fee_in is FeeIn.QUOTE:
-        return to_units(trade.fee) * 10**18
-    if fee_in is FeeIn.BASE:
-        return to_units(trade.fee) * to_units(trade.price)
-    value = -trade.cash_effect - trade.side.sign * trade.quantity * trade.price
-    return int(value.scaleb(36))
-
-
-def _edge_problems(trade: Trade, result: FillResult, first: Lot, newest: Lot) -> Iterator[str]:
+def _edge_problems(trade: Trade, result: FillResult, first: Lot, newest: Lot) -> list[str]:
     """The lot that the trade opened, and the one that it closed a part of."""
+    problems = []
     sell = trade.side is Side.SELL
     pieces = result.allocations
     if newest.trade_id == trade.id:
-        parts = sum((piece.sell_fee_units if sell else piece.buy_fee_units) or 0 for piece in pieces)
+        parts = sum((piece.sell_fee_units if sell else piece.buy_fee_units) or 0 for piece in pieces) if pieces else 0
         if newest.open_fee + parts != result.fee_units:
-            yield "the parts of its fee and what is left of it do not add up to it"
-        if newest.offset != sum(piece.quantity_units for piece in pieces):
-            yield "what it closed and what it opened are not its quantity"
+            problems.append("the parts of its fee and what is left of it do not add up to it")
+        if newest.offset != (sum(piece.quantity_units for piece in pieces) if pieces else 0):
+            problems.append("what it closed and what it opened are not its quantity")
     if not pieces:
-        return
+        return problems
     piece = pieces[-1]
     if (piece.buy_trade if sell else piece.sell_trade) == first.trade_id:
         before = first.offset - piece.quantity_units
         due = (first.fee * first.offset // first.total - first.fee * before // first.total) * first.grain
         if before < 0 or due != (piece.buy_fee_units if sell else piece.sell_fee_units):
-            yield f"its share of the fee of {first.trade_id} is not what it must be"
+            problems.append(f"its share of the fee of {first.trade_id} is not what it must be")
+    return problems
