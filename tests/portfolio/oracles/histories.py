@@ -43,7 +43,7 @@ MOVES: st.SearchStrategy[Moves] = st.lists(
         PRICES,
         FEES,
         st.sampled_from(["USD", "USD", "BTC", "BNB", "BNB at a mark"]),
-        st.integers(0, 12),  # minutes: back-dated trades and trades of one instant
+        st.integers(0, 6),  # minutes: back-dated trades and trades of one instant
         st.sampled_from(["sequence", "sequence", "order a", "order b", "nothing"]),
     ),
     min_size=1,
