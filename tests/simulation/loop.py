@@ -1,0 +1,170 @@
+"""An asyncio loop in virtual time with a seeded scheduler, and processes that can be killed and stopped in it.
+
+Everything runs in one thread. A simulated process is a `Process` in a context variable that its tasks inherit.
+`kill` makes every callback of a process vanish: no `finally`, no `except`, as at SIGKILL. A paused process
+(SIGSTOP) runs on later. Time jumps from one timer to the next and never sleeps; which of several callbacks
+that are ready comes first is drawn from the seed, so the same seed is the same run.
+"""
+
+import asyncio
+import contextvars
+import hashlib
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+
+class Deadlock(RuntimeError):
+    """Nothing can happen any more, and the run is not over."""
+
+
+class TooManySteps(RuntimeError):
+    """The run does not come to an end."""
+
+
+class Process:
+    """A simulated process. `fuse`: kill it after so many steps; `skew`: its wall clock is off by seconds."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.dead = False
+        self.paused_until = 0.0
+        self.skew = 0.0
+        self.fuse: int | None = None
+
+
+PROCESS: contextvars.ContextVar[Process | None] = contextvars.ContextVar("PROCESS", default=None)
+OUTSIDE = contextvars.Context()
+"""The context of what belongs to no process: network, broker, exchange."""
+
+
+class _NoSelector:
+    def select(self, _timeout: float | None) -> list[Any]:
+        return []
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class SimLoop(asyncio.BaseEventLoop):
+    """See the module. `on_fuse` is called with a process whose fuse burnt down."""
+
+    # BaseEventLoop's own, which its stubs leave out.
+    _ready: deque[Any]
+    _scheduled: list[Any]
+    _stopping: bool
+
+    def __init__(self, seed: int, *, most_steps: int = 3_000_000) -> None:
+        super().__init__()
+        self._selector = _NoSelector()
+        self._now = 0.0
+        self._choice = random.Random(f"scheduler {seed}")
+        self._most_steps = most_steps
+        self._digest = hashlib.blake2b(digest_size=8)
+        self.steps = 0
+        self.failures: list[dict[str, Any]] = []
+        self.on_fuse: Callable[[Process], None] = lambda process: None
+        self._kept: list[asyncio.Task[Any]] = []
+        self.set_exception_handler(lambda _loop, context: self.failures.append(context))
+        self.set_task_factory(self._make_task)  # type: ignore[arg-type]  # the stub wants a generic protocol
+
+    # ---- what BaseEventLoop asks for ------------------------------------------------------------------
+
+    def time(self) -> float:
+        """Seconds since the run began."""
+        return self._now
+
+    def _process_events(self, _events: object) -> None:
+        """There are no files."""
+
+    def _write_to_self(self) -> None:
+        """There are no threads to be woken from."""
+
+    def run_in_executor(self, *_arguments: Any) -> Any:  # type: ignore[override]  # nobody may call it
+        """Threads are outside of the simulation."""
+        raise RuntimeError("a thread: what needs one goes through a port")
+
+    def add_signal_handler(self, *_arguments: Any) -> None:  # type: ignore[override]  # takes anything
+        """Signals come from the simulation itself."""
+
+    def _make_task(self, loop: Any, coroutine: Coroutine[Any, Any, Any], context: Any = None) -> asyncio.Task[Any]:
+        # Kept: a killed task must not be collected during the run, for its `finally` would then run.
+        task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, context=context)
+        self._kept.append(task)
+        return task
+
+    def dispose(self) -> None:
+        """After the verdict: unwind every suspended coroutine while the loop still exists."""
+        for task in reversed(self._kept):
+            task._log_destroy_pending = False
+            with suppress(BaseException):
+                task.get_coro().close()
+        self._kept.clear()
+        self._ready.clear()
+        self._scheduled.clear()
+        self.close()
+
+    # ---- the trace ------------------------------------------------------------------------------------
+
+    def trace(self, *parts: object) -> None:
+        """Make something a part of the run's digest."""
+        self._digest.update(repr(parts).encode())
+
+    @property
+    def digest(self) -> str:
+        """Two runs of one seed have the same."""
+        return self._digest.hexdigest()
+
+    # ---- the scheduler --------------------------------------------------------------------------------
+
+    def _run_once(self) -> None:
+        ready, scheduled = self._ready, self._scheduled
+        while scheduled and scheduled[0]._cancelled:
+            heapq.heappop(scheduled)._scheduled = False
+        if not ready and not self._stopping:
+            if not scheduled:
+                raise Deadlock(f"nothing to run at {self._now:.3f} s")
+            self._now = max(self._now, scheduled[0]._when)
+        now = self._now
+        while scheduled and scheduled[0]._when <= now:
+            handle = heapq.heappop(scheduled)
+            handle._scheduled = False
+            ready.append(handle)
+        batch = list(ready)
+        ready.clear()
+        if len(batch) > 1:
+            self._choice.shuffle(batch)
+        for handle in batch:
+            if not handle._cancelled and self._may_run(handle, now):
+                self.steps += 1
+                handle._run()
+        self._digest.update(b"%d %.6f " % (self.steps, now))
+        if self.steps > self._most_steps:
+            raise TooManySteps(f"{self.steps} steps at {now:.3f} s")
+
+    def _may_run(self, handle: Any, now: float) -> bool:
+        """Whether a callback's process lives and runs; that of a stopped one comes back later."""
+        process = handle._context.get(PROCESS)
+        if process is None:
+            return True
+        if process.fuse is not None and not process.dead:
+            process.fuse -= 1
+            if process.fuse <= 0:
+                process.fuse = None
+                self.on_fuse(process)
+        if process.dead:
+            return False
+        if process.paused_until > now:
+            self.call_at(process.paused_until, handle._callback, *(handle._args or ()), context=handle._context)
+            return False
+        return True
+
+
+def in_process(process: Process) -> contextvars.Context:
+    """A context in which everything belongs to a process."""
+    context = OUTSIDE.copy()
+    context.run(PROCESS.set, process)
+    return context
