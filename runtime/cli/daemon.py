@@ -9,6 +9,8 @@ from runtime.cli.base import Place, command
 from runtime.cli.inputs import BotsOption, CandlesOption, Inputs, candle_paths, gather, invalid_input
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from config.settings import Settings
     from signals.bot_file import BotFile
 
@@ -49,7 +51,24 @@ def run(
     place.implied = (*_feed_of(candles), *(() if speed is None else (f"feed.speed={speed}",)))
     inputs = gather(place, bots, candles or ())
     roles = tuple(role for role in ROLES if not only or role in only)
-    _serve(place, place.settings, inputs, roles=roles)
+    idle = None if "signals" not in roles else nobody_trades(inputs.bots, inputs.bot_paths)
+    _serve(place, place.settings, inputs, roles=roles, warning=idle)
+
+
+def nobody_trades(bots: "Sequence[BotFile]", paths: "Sequence[Path]") -> str | None:
+    """What to say when no bot is enabled, so that a daemon would only wait; None when one is."""
+    if any(bot.enabled for bot in bots):
+        return None
+    where = ", ".join(map(str, paths))
+    if not bots:
+        return f"there is no bot in {where}: put a bot file there, or name other folders with --bots"
+    files, says = ("the only bot file", "says") if len(bots) == 1 else (f"all {len(bots)} bot files", "say")
+    name = bots[0].name
+    return (
+        f"no bot is enabled, so none will trade: {files} in {where} {says} enabled = false."
+        f" Set enabled = true in a file (it is taken up at once), or start with --set bots.{name}.enabled=true,"
+        f" or `fillbook bot start {name}` until the next start; --bots names a folder of your own"
+    )
 
 
 def demo(
@@ -127,16 +146,21 @@ def _serve(
     *,
     roles: tuple[str, ...] | None = None,
     observe: Callable[[object], None] | None = None,
+    warning: str | None = None,
 ) -> None:
-    """Run the daemon until it is told to stop; Ctrl-C is a clean end."""
+    """Run the daemon until it is told to stop; Ctrl-C is a clean end. `warning` is logged first."""
     import asyncio
     from contextlib import suppress
+
+    import structlog
 
     from runtime.app import Daemon
     from runtime.log import configure_logging
     from runtime.reload import Sources
 
     configure_logging(settings.log)
+    if warning is not None:
+        structlog.get_logger(__name__).warning(warning)
     chosen: dict[str, Any] = {} if roles is None else {"roles": roles}
     sources = Sources(inputs.bot_paths, place.loaded.bot_overrides, inputs.owners, place.loaded, place.load)
     daemon = Daemon(settings, inputs.bots, observe=observe, sources=sources, **chosen)
