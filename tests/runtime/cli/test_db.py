@@ -8,7 +8,8 @@ import pytest
 
 from runtime.database import SCHEMA_REVISION
 from runtime.locks import RoleLocks
-from tests.runtime.cli.terminal import SMA_CROSS, candle_file, fillbook
+from tests.integration.brokers import free_port
+from tests.runtime.cli.terminal import SMA_CROSS, candle_file, fillbook, interrupt, process
 
 
 @pytest.fixture
@@ -102,3 +103,15 @@ def test_the_bankroll_is_that_of_the_view(books: Path) -> None:
     assert said["total_trades"] == trades > 0
     assert said["balance"] == fillbook("portfolio", "--json", "--data-dir", books).json["cash"]
     assert "ROI" in fillbook("bankroll", "--data-dir", books).out
+
+
+def test_a_starting_daemon_upgrades_older_books_behind_a_backup(books: Path) -> None:
+    fillbook("db", "downgrade", "0003", "--no-backup", "--data-dir", books)
+    with process("run", "--data-dir", books, "--set", f"broker.port={free_port()}") as running:
+        assert running.stderr is not None
+        line = next(line for line in running.stderr if "schema upgraded" in line)
+        next(line for line in running.stderr if '"started"' in line)
+        interrupt(running)
+    (backup,) = (books / "backups").iterdir()
+    assert str(backup) in line
+    assert fillbook("db", "current", "--json", "--data-dir", books).json["revision"] == SCHEMA_REVISION
