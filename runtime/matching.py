@@ -5,6 +5,7 @@ its share of the orders in turn, over a connection of its own, and sends what di
 of the writer by no more than a few of them, so that memory stays bounded.
 """
 
+import gc
 import multiprocessing
 import signal
 from collections import deque
@@ -84,6 +85,11 @@ class Matchers:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
+    @property
+    def processes(self) -> list[int]:
+        """The ids of the processes."""
+        return [worker.process.pid or 0 for worker in self._workers]
+
     def find_differences(self, order: Order, target: Target) -> Counts:
         """What `runs.find_differences` finds, of the next of the orders. Raises FifoError, WorkerLost."""
         if replace(order, progress=None) != self._orders[self._next]:
@@ -145,6 +151,7 @@ class _Sent:
 
 def _serve(pipe: Pipe, url: str, orders: list[Order]) -> None:
     """The life of a worker: its orders one after the other, until nobody is at the other end."""
+    gc.disable()  # millions of tuples without a cycle: looking for one costs a twentieth
     engine = database.reader_engine(url, connections=1)
     sent = _Sent(pipe)
     with suppress(BrokenPipeError, ConnectionResetError):
