@@ -8,7 +8,6 @@ import os
 import secrets
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -23,23 +22,15 @@ from config.times import time_text
 from execution import followers, leases, orders
 from execution.errors import StorageUnavailable
 from execution.leases import Fence
-from execution.ledger import derived_id
 from execution.model import (
     AlertRaised,
-    Candle,
-    Fact,
     HaltChanged,
-    OrderRequest,
-    Price,
-    Reason,
     Responded,
     Severity,
 )
-from execution.orders import DeadLetter
 from execution.writer import GroupCommitWriter
 from portfolio.service import PortfolioService
-from runtime import backups, schema, wire
-from runtime.broker import Violation
+from runtime import backups, schema
 from runtime.clock import FeedClock, WallClock
 from runtime.connections import Connections
 from runtime.core import ROLES, Core, Published, build_core, first_account, opening_deposit, spare_the_collector
@@ -54,19 +45,20 @@ from runtime.database import (
 )
 from runtime.errors import RoleTaken
 from runtime.feeding import Feeder, describe, open_books_to, open_feed
+from runtime.forgeries import Forgeries
 from runtime.intake import Intake
 from runtime.integrity import IntegrityKeeper
 from runtime.jsondoc import Limits
 from runtime.limits import configured
 from runtime.locks import RoleLocks, holder_text
 from runtime.mqtt import MqttBus
-from runtime.publisher import Announcer, Outgoing, Publisher
+from runtime.publisher import Announcer, Publisher
 from runtime.recompute import Recomputer
 from runtime.reload import Reloader, Sources, make_reloader
 from runtime.rundir import DaemonInfo, remove_daemon_file, write_daemon_file
 from runtime.topics import Topics
+from runtime.voice import Voice
 from signals.bot_file import BotFile
-from signals.model import Recommendation
 
 log = structlog.get_logger(__name__)
 
@@ -112,11 +104,10 @@ class Daemon:
         self._clock = FeedClock() if self._feed is not None else WallClock()
         self._answered = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._asked: dict[str, float] = {}
-        self._shown: dict[str, Recommendation | None] = {}
-        self._violations: Counter[Violation] = Counter()
-        self._halts: dict[str, HaltChanged] = {}
+        self._forgeries = Forgeries()
+        self._halts: Sequence[HaltChanged] = ()
         self._publisher: Publisher
+        self._voice: Voice
         self._core: Core
         self._writer: GroupCommitWriter
         self._reader: ThreadReader
@@ -143,7 +134,7 @@ class Daemon:
             engine = self._open_books(stack)
             await self._start_services(stack, engine)
             connections = Connections(self._settings, self._roles, self._topics)
-            broker = connections.embedded_broker(self._on_violation)
+            broker = connections.embedded_broker(self._forgeries.note)
             if broker is not None:
                 await broker.start()
                 stack.push_async_callback(broker.stop)
@@ -250,7 +241,7 @@ class Daemon:
         if self._core.portfolio is not None:
             stack.push_async_callback(self._stop_portfolio, self._core.portfolio)
         self._announced = await self._reader.read(lambda c: followers.position(c, ANNOUNCER))
-        self._halts = {change.account: change for change in await self._reader.read(orders.halt_changes)}
+        self._halts = await self._reader.read(orders.halt_changes)
 
     @staticmethod
     async def _stop_portfolio(portfolio: PortfolioService) -> None:
@@ -261,11 +252,19 @@ class Daemon:
 
     async def _connect(self, bus: MqttBus) -> None:
         self._publisher = Publisher(bus, self._topics, self._clock, limit=self._settings.limits.queue)
+        self._voice = Voice(
+            self._core,
+            self._publisher,
+            self._topics,
+            self._observe,
+            halts=self._halts,
+            repeat_seconds=self._settings.signals.request_repeat_seconds,
+        )
         self._core.publish = self._publish
-        bus.on_connected(lambda _connected: self._on_connected())
+        bus.on_connected(lambda _connected: self._voice.connected())
         await bus.start()
         await bus.wait_connected(self._settings.broker.start_timeout_seconds)
-        self._announcer = Announcer(self._publisher, self._reader, self._announced, self._on_fact)
+        self._announcer = Announcer(self._publisher, self._reader, self._announced, self._observe)
         self._core.follower.add(self._announcer)
         self._core.follower.sequence = min(self._core.follower.sequence, self._announced)
         for message in self._early:
@@ -348,7 +347,7 @@ class Daemon:
             loops.append(self._prove(self._core.integrity))
         if self._feed is not None and isinstance(self._clock, FeedClock):
             feeder = Feeder(
-                self._core, self._feed, self._clock, self._settings.feed, self._answered, self._announce_market
+                self._core, self._feed, self._clock, self._settings.feed, self._answered, self._voice.say_market
             )
             loops.append(self._play(feeder))
         tasks = [asyncio.create_task(loop) for loop in loops]
@@ -412,7 +411,7 @@ class Daemon:
         try:
             async with asyncio.timeout(_FAREWELL_SECONDS):
                 await intake.drain()
-                self._publish_changes()
+                self._voice.say_changes()
                 await self._publisher.drain()
             await self._store_announced()
         except TimeoutError:
@@ -428,31 +427,16 @@ class Daemon:
         while True:
             try:
                 await self._core.on_timer()
-                await self._tell_violations()
-                self._repeat_requests()
-                self._publish_advice()
+                await self._forgeries.tell(self._core.execution, self._publish)
+                self._voice.repeat_requests()
+                self._voice.say_advice()
                 await self._store_announced()
             except StorageUnavailable as error:
                 log.error("the storage fails", error=str(error))
             if time.monotonic() >= republish_at:
-                self._publish_everything()
+                self._voice.say_everything()
                 republish_at = time.monotonic() + republish_every
             await asyncio.sleep(_TICK_SECONDS)
-
-    def _repeat_requests(self) -> None:
-        """The sender repeats a request under the same id until somebody answers it."""
-        if self._core.signals is None:
-            return
-        now = time.monotonic()
-        open_requests = self._core.signals.open_requests()
-        for request in open_requests:
-            asked = self._asked.setdefault(request.request_id, now)
-            if now - asked >= self._settings.signals.request_repeat_seconds:
-                self._asked[request.request_id] = now
-                self._publisher.publish(request)
-        if len(self._asked) > len(open_requests):
-            still = {request.request_id for request in open_requests}
-            self._asked = {key: asked for key, asked in self._asked.items() if key in still}
 
     async def _store_announced(self) -> None:
         assert self._announcer is not None
@@ -465,98 +449,19 @@ class Daemon:
     # ---- publishing -----------------------------------------------------------------------------------
 
     def _publish(self, message: Published) -> None:
-        """What the services say, to the bus and to whoever watches."""
+        """What the services say."""
         if isinstance(message, Responded):
             self._answered.set()
-        elif isinstance(message, OrderRequest):
-            self._asked[message.request_id] = time.monotonic()
-        elif isinstance(message, HaltChanged):
-            self._halts[message.account] = message
-        self._publisher.publish(message)
-        self._observe(message)
-
-    def _on_fact(self, fact: Fact) -> None:
-        self._observe(fact)
+        self._voice.say(message)
 
     async def _publish_state(self) -> None:
         """Positions and portfolios that changed, at most every so often: the last state always comes."""
         interval = self._settings.portfolio.publish_interval_ms / 1000
         while True:
-            self._publish_changes()
+            self._voice.say_changes()
             with suppress(StorageUnavailable):  # the tick says so; the allocations wait
                 await self._core.store_allocations()
             await asyncio.sleep(interval)
-
-    def _publish_changes(self) -> None:
-        if self._core.portfolio is not None:
-            for change in self._core.portfolio.take_changes():
-                self._publish(change)
-
-    def _publish_advice(self) -> None:
-        """The retained state of bots that advised since the last time, at most once a second."""
-        if self._core.signals is None:
-            return
-        for state in self._core.signals.states():
-            if self._shown.get(state.bot) is not state.last_recommendation:
-                self._shown[state.bot] = state.last_recommendation
-                self._publisher.publish(state)
-
-    def _publish_everything(self) -> None:
-        """Retained state from the database: the broker may have lost it."""
-        if self._core.execution is not None:
-            for halt in self._halts.values():
-                self._publisher.publish(halt)
-        if self._core.portfolio is not None:
-            for change in self._core.portfolio.all_state():
-                self._publisher.publish(change)
-        if self._core.integrity is not None:
-            for known in self._core.integrity.states:
-                self._publisher.publish(known)
-        if self._core.signals is not None:
-            for state in self._core.signals.states():
-                self._publisher.publish(state)
-
-    def _on_connected(self) -> None:
-        self._publish_everything()
-        if self._core.signals is not None:
-            for request in self._core.signals.open_requests():
-                self._publisher.publish(request)
-        self._publisher.resume()
-
-    def _announce_market(self, message: Candle | Price) -> None:
-        if isinstance(message, Candle):
-            topic, body = self._topics.candle(message.symbol, message.timeframe), wire.candle_wire(message)
-            self._publisher.put(Outgoing(topic, wire.encode(body)))
-        else:
-            self._publisher.put(
-                Outgoing(self._topics.price(message.symbol), wire.encode(wire.price_wire(message)), retain=True)
-            )
-
-    def _on_violation(self, violation: Violation) -> None:
-        """The broker kept somebody from speaking for the daemon. Told once a second, however many there are."""
-        if len(self._violations) < 100 or violation in self._violations:
-            self._violations[violation] += 1
-
-    async def _tell_violations(self) -> None:
-        violations, self._violations = self._violations, Counter()
-        for violation, times in violations.items():
-            log.warning("forged message dropped", topic=violation.topic, client=violation.client_id, times=times)
-            message = (
-                f"a client published on {violation.topic}, which only the daemon may; the broker dropped it"
-                f" ({times} time{'s' if times > 1 else ''})"
-            )
-            if self._core.execution is not None:
-                await self._core.execution.bury(self._forged_letter(violation))
-            about = {"topic": violation.topic, "client": violation.client_id, "times": str(times)}
-            self._publish(AlertRaised(Severity.HIGH, "forged_topic", message, None, about))
-
-    @staticmethod
-    def _forged_letter(violation: Violation) -> DeadLetter:
-        """The broker does not show what it dropped, only where."""
-        now = WallClock().now()
-        reason = Reason("forged_topic", "topic", violation.topic, "a topic that clients may publish on")
-        key = derived_id("letter", violation.topic, violation.client_id, time_text(now))
-        return DeadLetter(key, now, violation.topic, b"", 0, reason, retained=False)
 
 
 def _has_terminal() -> bool:
