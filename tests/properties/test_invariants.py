@@ -16,14 +16,14 @@ def named(law: Law) -> str:
 
 
 @pytest.mark.parametrize("law", IN_MEMORY, ids=named)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(case=cases())
 def test_of_every_method(law: Law, case: Case) -> None:
     law(case)
 
 
 @pytest.mark.parametrize("law", STORED, ids=named)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(case=cases())
 def test_of_what_is_stored(law: Law, case: Case) -> None:
     law(case)

@@ -28,7 +28,7 @@ def agree(mine: ours.Ours, theirs: naive.Naive) -> None:
 
 
 @pytest.mark.parametrize("method", BY_RULE)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(moves=MOVES, taken_back=TAKEN_BACK, margin=st.booleans())
 def test_rows_lots_and_profit_are_those_of_the_slow_engine(
     method: Method, moves: Moves, taken_back: list[int], margin: bool
@@ -38,7 +38,7 @@ def test_rows_lots_and_profit_are_those_of_the_slow_engine(
     agree(ours.book(trades, method, margin=margin), naive.book(trades, method=str(method), margin=margin))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(moves=MOVES, taken_back=TAKEN_BACK, margin=st.booleans(), data=st.data())
 def test_specific_identification_takes_what_was_chosen_and_the_rest_first_in(
     moves: Moves, taken_back: list[int], margin: bool, data: st.DataObject
@@ -63,7 +63,7 @@ def test_specific_identification_takes_what_was_chosen_and_the_rest_first_in(
     agree(ours.book(trades, Method.SPECIFIC, margin=margin, selections=chosen), theirs)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(moves=MOVES, taken_back=TAKEN_BACK, margin=st.booleans())
 def test_average_cost_is_that_of_the_slow_engine_and_within_a_step_of_the_true_average(
     moves: Moves, taken_back: list[int], margin: bool
@@ -98,7 +98,7 @@ def test_average_cost_is_that_of_the_slow_engine_and_within_a_step_of_the_true_a
     assert Fraction(abs(mine.engine.quantity)) == held
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(Side), st.integers(0, 6), st.integers(0, 10**6)), min_size=1, max_size=20),
     st.booleans(),
@@ -132,7 +132,7 @@ def test_average_cost_is_exact_where_the_division_is(history: list[tuple[Side, i
 
 
 @pytest.mark.parametrize("method", [*BY_RULE, Method.AVERAGE])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(moves=MOVES, margin=st.booleans())
 def test_all_that_was_bought_is_in_the_rows_or_still_open_and_a_closed_position_leaves_nothing(
     method: Method, moves: Moves, margin: bool

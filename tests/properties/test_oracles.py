@@ -45,7 +45,7 @@ def unmatched_of(mine: ours.Ours) -> dict[str, Decimal]:
     return {row.sell_trade: row.quantity for row in mine.allocations if row.buy_trade is None}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(moves=MOVES, taken_back=TAKEN_BACK, margin=st.booleans())
 def test_beancount_closes_the_same_lots_by_the_same_amounts(
     moves: Moves, taken_back: list[int], margin: bool
@@ -96,7 +96,7 @@ def with_whole_fees(
     return effective([fact for fact in line.facts if isinstance(fact, Trade)]), costs
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(history=WHOLE_FEES, margin=st.booleans())
 def test_beancount_comes_to_the_same_profit_and_cost_with_fees_in_the_basis(
     history: list[tuple[Side, Decimal, Decimal, Decimal, int]], margin: bool
@@ -120,7 +120,7 @@ def test_beancount_comes_to_the_same_profit_and_cost_with_fees_in_the_basis(
 
 
 @pytest.mark.parametrize("method", [Method.LIFO, Method.HIFO])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(history=WHOLE_FEES, margin=st.booleans())
 def test_beancount_agrees_on_other_methods_that_it_knows(
     method: Method, history: list[tuple[Side, Decimal, Decimal, Decimal, int]], margin: bool
@@ -139,7 +139,7 @@ def test_beancount_agrees_on_other_methods_that_it_knows(
     assert {trade: quantity for trade, quantity, _ in mine.remaining} == theirs.open
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(moves=MOVES, margin=st.booleans())
 def test_the_slow_engine_that_speaks_for_the_other_methods_agrees_with_beancount(moves: Moves, margin: bool) -> None:
     trades = effective(arrivals(moves))
