@@ -56,7 +56,7 @@ def compute(settings: Settings, file: Path, wanted: Wanted, progress: Progress) 
         try:
             if database.read(readers, is_behind):
                 asyncio.run(store_missing(settings, engine, readers))
-            return asyncio.run(_compute(engine, url, wanted, progress))
+            return asyncio.run(compute_scopes(engine, url, wanted, progress))
         finally:
             readers.dispose()
             engine.dispose()
@@ -64,7 +64,8 @@ def compute(settings: Settings, file: Path, wanted: Wanted, progress: Progress) 
         locks.release()
 
 
-async def _compute(engine: Engine, url: str, wanted: Wanted, progress: Progress) -> list[Finished]:
+async def compute_scopes(engine: Engine, url: str, wanted: Wanted, progress: Progress) -> list[Finished]:
+    """The runs alone: the caller holds the role, and what was behind is stored. Raises as `compute`."""
     clock = WallClock()
     with engine.connect() as connection, connection.begin():
         fence = Fence({ROLE: leases.take(connection, ROLE, holder_text(), clock.now())})
