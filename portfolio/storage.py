@@ -4,11 +4,12 @@ All of it are caches of the ledger. A batch of fills is one transaction with its
 never knows of fills whose allocations are not stored; a failed transaction is tried again with the next.
 """
 
+import asyncio
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Connection
 
@@ -150,6 +151,10 @@ class BooksStorage:
         allocator = self._allocator
         if not snapshot and (allocator is None or not allocator.has_work):
             return
+        await _to_its_end(self._flush(books, snapshot))
+
+    async def _flush(self, books: Books, snapshot: bool) -> None:
+        allocator = self._allocator
         state = checkpoint.take(books, self._digests) if snapshot else None
         waiting = None if allocator is None else allocator.take(books.sequence)
         try:
@@ -243,6 +248,9 @@ class BooksStorage:
     async def apply(self, begun: "Begun", *, keep_waiting: bool = False) -> Finished:
         """Make what a run found the current version. `keep_waiting`: all that waits for the scope came after the
         run had begun, and is stored behind it."""
+        return await _to_its_end(self._apply(begun, keep_waiting))
+
+    async def _apply(self, begun: "Begun", keep_waiting: bool) -> Finished:
         run, order, planned, key = begun.run, begun.order, begun.planned, begun.run.key
         assert planned is not None
         finished = await self._submit(
@@ -268,6 +276,19 @@ class BooksStorage:
             return work(connection)
 
         return self._writer.submit(fenced)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Cancelled or not, what was begun is brought to its end before its caller goes on: a transaction that is under
+    way commits whatever becomes of whoever waits for it, and what it stored must not wait to be stored again."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        if not task.cancelled():
+            task.exception()  # seen: whoever cancelled does not ask for it
+        raise
 
 
 def unmatched_alert(review: Review) -> AlertRaised:
