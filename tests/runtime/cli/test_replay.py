@@ -75,6 +75,26 @@ def test_set_reaches_settings_and_bots_before_and_after_the_command(tmp_path: Pa
     assert slower["state_hash"] != usual["state_hash"]
 
 
+def test_of_two_bots_that_sell_one_position_at_once_the_second_is_refused_and_nothing_is_sold_twice(
+    tmp_path: Path,
+) -> None:
+    file = candle_file(tmp_path / "btc.csv")
+    text = 'name = "{}"\nclass = "sma-cross"\nsymbol = "BTC-USD"\nfast = 3\nslow = 8\nquantity = 0.05\n'
+    bots = tmp_path / "bots"
+    bots.mkdir()
+    for name in ("one", "two"):
+        (bots / f"{name}.toml").write_text(text.format(name), encoding="utf-8")
+    found = fillbook("replay", "--bots", bots, "--candles", f"BTC-USD={file}", "--json").json
+    sales = [trade for trade in found["trades"] if trade["side"] == "SELL"]
+    assert sales
+    assert {trade["triggered_by"] for trade in sales} == {"bot:one"}
+    bought = sum(Decimal(trade["quantity"]) for trade in found["trades"] if trade["side"] == "BUY")
+    held = sum(Decimal(position["quantity"]) for position in found["positions"])
+    assert sum(Decimal(trade["quantity"]) for trade in sales) == bought - held
+    assert held >= 0
+    assert any(warning.startswith("bot:two was refused") for warning in found["warnings"])
+
+
 def test_the_opening_cash_is_the_accounts_initial_deposit_unless_given(tmp_path: Path) -> None:
     file = candle_file(tmp_path / "btc.csv", 20)
     command = ("replay", "--bots", SMA_CROSS, "--candles", f"BTC-USD={file}", "--json")
