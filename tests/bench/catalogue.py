@@ -16,6 +16,11 @@ _WHERE = {
     "replay_trading": ("in_memory", "candles/s of a bot that trades on every candle"),
     "many_bots": ("many_bots", "replay of 5 to 100 bots on 20 symbols: speed, cost per bot, memory"),
     "fifo": ("in_memory", "the matching engine, streaming and batch"),
+    "imports": ("books", "fills from a CSV into the ledger, 10,000 to 1,000,000"),
+    "recompute": ("books", "all allocations from 10,000 to 1,000,000 trades; the engine alone"),
+    "late_trade": ("books", "a late trade at 90 % of 50,000"),
+    "reads": ("books", "commands and the daemon's start over 1,000,000 trades"),
+    "fill_growth": ("books", "a fill after 1,000 and after 1,000,000 others, allocations stored"),
     "start": ("start", "seconds until the daemon is up, with and without history"),
     "memory": ("memory", "peak memory of replay, books and daemon"),
 }

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,54 @@ class SameRows:
 
 def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[Sequence[Any]]) -> None:
     connection.executemany(f"INSERT INTO {table} VALUES ({','.join('?' * len(rows[0]))})", rows)
+
+
+_CHUNK = 2_000
+
+
+def bare_import(fills: Path, database: Path) -> None:
+    """The fields of a CSV as rows of one table, as they are, 2,000 to a durable transaction."""
+    connection = sqlite3.connect(database, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        with fills.open(newline="") as file:
+            rows = csv.reader(file)
+            names = next(rows)
+            connection.execute(f"CREATE TABLE fills ({', '.join(names)}, UNIQUE (symbol, venue_trade_id))")
+            insert = f"INSERT INTO fills VALUES ({', '.join('?' for _ in names)})"
+            while chunk := list(islice(rows, _CHUNK)):
+                connection.execute("BEGIN IMMEDIATE")
+                connection.executemany(insert, chunk)
+                connection.execute("COMMIT")
+    finally:
+        connection.close()
+
+
+def same_allocations(made: Path, database: Path) -> int:
+    """Read every trade, symbol by symbol in order of time, and write the allocations that a computation left again
+    into a table with the same indexes: what the disk asks for. Returns how many."""
+    database.unlink(missing_ok=True)
+    source, target = sqlite3.connect(made), sqlite3.connect(database, isolation_level=None)
+    try:
+        target.execute("PRAGMA journal_mode=WAL")
+        schema = (
+            "SELECT sql FROM sqlite_master WHERE tbl_name = 'fifo_allocations' AND sql IS NOT NULL ORDER BY rowid"
+        )
+        for (sql,) in source.execute(schema):
+            target.execute(sql)
+        for account, symbol in source.execute("SELECT DISTINCT account, symbol FROM trades").fetchall():
+            order = "SELECT * FROM trades WHERE account = ? AND symbol = ? ORDER BY executed_at, sequence"
+            cursor = source.execute(order, (account, symbol))
+            while cursor.fetchmany(_CHUNK):
+                pass
+        written = 0
+        cursor = source.execute("SELECT * FROM fifo_allocations ORDER BY id")
+        target.execute("BEGIN IMMEDIATE")
+        while rows := cursor.fetchmany(_CHUNK):
+            _insert(target, "fifo_allocations", rows)
+            written += len(rows)
+        target.execute("COMMIT")
+        return written
+    finally:
+        source.close()
+        target.close()
