@@ -24,7 +24,7 @@ Sink = Callable[[list[Allocation]], None]
 Progress = Callable[[int], None]
 """Told the number of trades done."""
 
-_COLUMNS = (
+COLUMNS = (
     "sequence, id, side, quantity, price, fee, fee_asset, cash_effect, executed_at, triggered_by, corrects,"
     " venue_sequence, order_id"
 )
@@ -64,7 +64,7 @@ def compute(
     buys = done = 0
     row: Sequence[Any] | None = None
     emit = sink is not None and since is None
-    for row in _in_order(connection, account.name, symbol, up_to):
+    for row in in_order(connection, account.name, symbol, up_to):
         _, trade_id, side, quantity, price, fee, fee_asset, cash, executed_at, tag, corrects, _, _ = row
         done += 1
         if corrects is not None or trade_id in taken_back:
@@ -112,9 +112,9 @@ def _taken_back(connection: Connection, account: str, symbol: str, up_to: int) -
     return frozenset(row[0] for row in raw.execute(connection, sql, (account, symbol, up_to)).fetchall())
 
 
-def _in_order(connection: Connection, account: str, symbol: str, up_to: int) -> Iterator[Sequence[Any]]:
-    """The rows of a symbol's trades in the total order of trades."""
-    sql = f"SELECT {_COLUMNS} FROM trades WHERE account = ? AND symbol = ? ORDER BY executed_at, sequence"
+def in_order(connection: Connection, account: str, symbol: str, up_to: int) -> Iterator[Sequence[Any]]:
+    """A symbol's trades in the total order of trades, as the driver's values of `COLUMNS`."""
+    sql = f"SELECT {COLUMNS} FROM trades WHERE account = ? AND symbol = ? ORDER BY executed_at, sequence"
     cursor = raw.execute(connection, sql, (account, symbol))
     instant: list[Sequence[Any]] = []
     moment = ""

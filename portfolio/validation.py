@@ -7,6 +7,7 @@ memory grows with the open lots only. Problems name the row.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import groupby
 from typing import Any, NamedTuple, TypeAlias
@@ -26,7 +27,7 @@ from portfolio.fifo import (
     QUANTITY_DIGITS,
     Allocation,
     FeeIn,
-    fill_of,
+    make_fill,
     text_of_units,
 )
 from portfolio.lots import Method
@@ -44,6 +45,9 @@ class Check(StrEnum):
     VERSIONS = "each scope has one current version"
     FULL = "stored rows equal a full recomputation"
 
+
+_NO_TIME = datetime.min.replace(tzinfo=UTC)
+"""Of fills whose time nobody looks at."""
 
 Report: TypeAlias = Callable[[Check, str], None]
 """Told each problem in words."""
@@ -203,9 +207,8 @@ def check_scope(
     waiting = next(instants, None)
     taken_back = _taken_back(connection, scope)
     done = 0
-    trades = ledger.trades_in_order(connection, scope.key.account, scope.key.symbol)
-    for executed_at, group in groupby(trades, key=lambda trade: trade.executed_at):
-        instant = stored_time(executed_at)
+    trades = map(_Trade._make, batch.in_order(connection, scope.key.account, scope.key.symbol, scope.sequence))
+    for instant, group in groupby(trades, key=lambda trade: trade.executed_at):
         while waiting is not None and waiting[0] < instant:
             audit.strays(list(waiting[1]))
             waiting = next(instants, None)
@@ -214,7 +217,7 @@ def check_scope(
             rows = list(waiting[1])
             waiting = next(instants, None)
         for trade in group:
-            if trade.sequence <= scope.sequence and trade.corrects is None and trade.id not in taken_back:
+            if trade.corrects is None and trade.id not in taken_back:
                 rows = audit.apply(trade, rows)
             done += 1
             if progress is not None and done % batch.CHUNK == 0:
@@ -261,11 +264,33 @@ def _amount(text: str) -> int:
     return _units(text, QUANTITY_DIGITS)
 
 
+class _Trade(NamedTuple):
+    """A trade as the driver gives it: `batch.COLUMNS`."""
+
+    sequence: int
+    id: str
+    side: str
+    quantity: str
+    price: str
+    fee: str
+    fee_asset: str
+    cash_effect: str
+    executed_at: str
+    triggered_by: str
+    corrects: str | None
+    venue_sequence: int | None
+    order_id: str | None
+
+    @property
+    def is_sell(self) -> bool:
+        return self.side == "SELL"
+
+
 @dataclass(slots=True)
 class _Taken:
     """A trade and how much of it and of its fee rows have taken."""
 
-    trade: Trade
+    trade: _Trade
     quantity: int
     fee: int
     grain: int
@@ -296,12 +321,12 @@ class _Audit:
     pool: int = 0
     """What the open lots cost together, fees included: average cost has no other way to add up."""
 
-    def apply(self, trade: Trade, rows: list[Row]) -> list[Row]:
+    def apply(self, trade: _Trade, rows: list[Row]) -> list[Row]:
         """Take the rows that a trade closes; those of its instant that are left."""
+        is_sell = trade.is_sell
         self.totals.trades += 1
-        self.totals.sells += trade.side is Side.SELL
+        self.totals.sells += is_sell
         own = self._taken(trade)
-        is_sell = trade.side is Side.SELL
         left: list[Row] = []
         mine: list[Row] = []
         for row in rows:
@@ -316,10 +341,16 @@ class _Audit:
         self._keep(own)
         return left
 
-    def _taken(self, trade: Trade) -> _Taken:
-        quote, base = self.account.currency, trade.symbol.removesuffix(f"-{self.account.currency}")
-        fee_in = {quote: FeeIn.QUOTE, base: FeeIn.BASE}.get(trade.fee_asset, FeeIn.OTHER)
-        fill = fill_of(trade, fee_in)
+    def _taken(self, trade: _Trade) -> _Taken:
+        if trade.fee_asset == self.account.currency:
+            fee_in = FeeIn.QUOTE
+        else:
+            base = self.scope.key.symbol.removesuffix(f"-{self.account.currency}")
+            fee_in = FeeIn.BASE if trade.fee_asset == base else FeeIn.OTHER
+        sign = -1 if trade.is_sell else 1
+        cash = 0 if fee_in is FeeIn.QUOTE else _money(trade.cash_effect)
+        quantity, price, fee = _amount(trade.quantity), _amount(trade.price), _amount(trade.fee)
+        fill = make_fill(trade.id, sign, quantity, price, fee, fee_in, cash, _NO_TIME)
         value = fill.quantity * fill.price + fill.sign * fill.fee * fill.grain
         return _Taken(trade, fill.quantity, fill.fee, fill.grain, value)
 
@@ -375,23 +406,22 @@ class _Audit:
         if row.buy_price is not None and cost != quantity * _amount(row.buy_price) + _money(row.buy_fee or "0"):
             self._fault(Check.SUMS, row, f"cost {row.cost_basis}, expected quantity x {row.buy_price} and the fee")
 
-    def _check_trade(self, row: Row, trade: Trade) -> None:
+    def _check_trade(self, row: Row, trade: _Trade) -> None:
         """What the row repeats of a trade."""
-        is_sell = trade.side is Side.SELL
-        price, at = (row.sell_price, row.sell_at) if is_sell else (row.buy_price, row.buy_at)
-        if price is not None and _amount(price) != _amount(f"{trade.price:f}"):
+        price, at = (row.sell_price, row.sell_at) if trade.is_sell else (row.buy_price, row.buy_at)
+        if price is not None and price != trade.price and _amount(price) != _amount(trade.price):
             self._fault(Check.ORPHANS, row, f"{trade.side} price {price}, that of {_name(trade)} is {trade.price}")
-        if at != stored_time(trade.executed_at):
-            when = stored_time(trade.executed_at)
+        if at != trade.executed_at:
+            when = trade.executed_at
             self._fault(Check.ORPHANS, row, f"{trade.side} at {at}, {_name(trade)} was executed at {when}")
 
     def _keep(self, own: _Taken) -> None:
         """What the rows left of a trade: a lot, or it must be nothing."""
         trade = own.trade
-        can_open = trade.side is Side.BUY or self.account.mode is AccountMode.MARGIN
+        can_open = not trade.is_sell or self.account.mode is AccountMode.MARGIN
         if own.rest > 0 and can_open:
             first = next(iter(self.lots.values()), own)
-            if first.trade.side is not trade.side and self.scope.is_current:
+            if first.trade.side != trade.side and self.scope.is_current:
                 missing = _quantity(own.rest)
                 self._say(Check.SELLS, f"{_name(trade)}: {missing} of it is not allocated, although lots are open")
             self.lots[trade.id] = own
@@ -407,7 +437,7 @@ class _Audit:
     @staticmethod
     def _open_cost(own: _Taken) -> int:
         """The value of what is left of a trade, with its share of the fee."""
-        sign = own.trade.side.sign
+        sign = -1 if own.trade.is_sell else 1
         fee = own.fee * own.grain
         value = own.cost - sign * fee
         return value * own.rest // own.quantity + sign * (fee - own.fee_due)
@@ -472,7 +502,7 @@ class _Audit:
         self.report(check, f"{self.scope.name}: {text}")
 
 
-def _name(trade: Trade) -> str:
+def _name(trade: Trade | _Trade) -> str:
     return f"{trade.side} {trade.id}"
 
 

@@ -77,15 +77,14 @@ async def test_a_recomputation_is_answered_with_what_it_did_and_once_for_each_id
 async def test_what_cannot_be_computed_is_refused_by_name(tmp_path: Path) -> None:
     async with serving(tmp_path / "data", settings=QUIET) as server, Ear(server.port) as ear:
         append(server.books, imported(1, Side.BUY, "2", "100"))
-        for number, (account, more, code) in enumerate(
-            [
-                ("main", {"symbol": "ETH-USD"}, "unknown_symbol"),
-                ("other", {}, "unknown_account"),
-                ("main", {"method": "best"}, "unknown_method"),
-                ("main", {"full": True, "since": "2026-01-01T00:00:00Z"}, "since"),
-                ("main", {"symbols": "BTC-USD"}, "unknown_field"),
-            ]
-        ):
+        cases: list[tuple[str, dict[str, object], str]] = [
+            ("main", {"symbol": "ETH-USD"}, "unknown_symbol"),
+            ("other", {}, "unknown_account"),
+            ("main", {"method": "best"}, "unknown_method"),
+            ("main", {"full": True, "since": "2026-01-01T00:00:00Z"}, "since"),
+            ("main", {"symbols": "BTC-USD"}, "unknown_field"),
+        ]
+        for number, (account, more, code) in enumerate(cases):
             answer = await ear.ask({"request_id": f"r{number}", **more}, "recompute", account)
             assert (answer["status"], answer["reason"]["code"]) == ("refused", code)
 

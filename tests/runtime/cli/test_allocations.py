@@ -58,7 +58,8 @@ def test_list_shows_each_pair_with_its_exact_parts(data: Path) -> None:
 def test_pages_of_the_list_join_to_the_whole(data: Path) -> None:
     whole = on(data, "allocations", "list", "--json").json
     assert whole["next"] is None
-    pages, after = [], []
+    pages: list[object] = []
+    after: list[str] = []
     while True:
         page = on(data, "allocations", "list", "--limit", "1", *after, "--json").json
         pages += page["items"]
