@@ -20,7 +20,8 @@ async def test_the_books_are_said_to_be_sound_until_a_forged_fact_halts_the_acco
             guards.drop_guards(connection)
             connection.exec_driver_sql(
                 "INSERT INTO cash_flows SELECT (SELECT sequence + 1 FROM ledger_head), 'forged', account, kind,"
-                " '999999', currency, effective_at, recorded_at, triggered_by, 'forged', note, hash FROM cash_flows LIMIT 1"
+                " '999999', currency, effective_at, recorded_at, triggered_by, 'forged', note, hash"
+                " FROM cash_flows LIMIT 1"
             )
             connection.exec_driver_sql(
                 "UPDATE ledger_head SET sequence = sequence + 1, hash = (SELECT hash FROM cash_flows LIMIT 1)"
