@@ -248,12 +248,16 @@ def _taken_back(connection: Connection, scope: Scope) -> frozenset[str]:
     return frozenset(row[0] for row in rows)
 
 
+_POWERS = tuple(10**digits for digits in range(MONEY_DIGITS + 1))
+
+
 def _units(text: str, digits: int) -> int:
     """A stored number in units of 10^-digits. Raises ValueError when it is none."""
     whole, _, part = text.partition(".")
-    if len(part) > digits:
+    missing = digits - len(part)
+    if missing < 0:
         raise ValueError(f"{text} has more than {digits} decimals")
-    return int(whole + part.ljust(digits, "0"))
+    return int(whole + part) * _POWERS[missing]
 
 
 def _money(text: str) -> int:
