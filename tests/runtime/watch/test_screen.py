@@ -23,7 +23,7 @@ async def test_everything_has_its_place_at_each_size(size: tuple[int, int]) -> N
         app = house.app()
         async with app.run_test(size=size) as pilot:
             await house.say(TOPICS.trade("main"), trade(8))
-            shown = await until(pilot, "connected", "40,000.25", "BTC-USD", "trend", "[---:", "bot:trend", "HEALTH")
+            shown = await until(pilot, "connected", "40,000.25", "BTC-USD", "trend", "[---", "bot:trend", "HEALTH")
             lines = shown.split("\n")
             assert len(lines) == size[1]
             assert max(map(len, lines)) <= size[0]
@@ -36,11 +36,11 @@ async def test_the_screen_follows_the_terminals_size() -> None:
         async with house.app().run_test(size=(80, 24)) as pilot:
             await until(pilot, "trend")
             await pilot.resize_terminal(140, 45)
-            assert len((await until(pilot, "[--------|######--]")).split("\n")) == 45
+            assert len((await until(pilot, "[------:-|######--]")).split("\n")) == 45
             await pilot.resize_terminal(40, 10)
             await until(pilot, "60 x 16 are needed")
             await pilot.resize_terminal(80, 24)
-            await until(pilot, "[----|###-]", gone=["are needed"])
+            await until(pilot, "[---:|###-]", gone=["are needed"])
 
 
 async def test_h_asks_and_y_halts_the_account_and_shows_the_answer() -> None:
@@ -115,7 +115,7 @@ async def test_s_stops_the_chosen_bot_g_starts_it_e_has_it_evaluate() -> None:
             await pilot.press("g", "y")
             await until(pilot, "bot wave: RUNNING", gone=["stopped since"])
             await pilot.press("e")
-            await until(pilot, "bot wave advises SELL, score -0.50", "[--##|----]")
+            await until(pilot, "bot wave advises SELL, score -0.50", "[--##|:---]")
             assert house.asked == [("bot/wave/set", action) for action in ("stop", "start", "evaluate")]
 
 
