@@ -248,7 +248,7 @@ def _taken_back(connection: Connection, scope: Scope) -> frozenset[str]:
     return frozenset(row[0] for row in rows)
 
 
-_POWERS = tuple(10**digits for digits in range(MONEY_DIGITS + 1))
+_POWERS: tuple[int, ...] = tuple(10**digits for digits in range(MONEY_DIGITS + 1))
 
 
 def _units(text: str, digits: int) -> int:
