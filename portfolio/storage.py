@@ -106,7 +106,9 @@ class BooksStorage:
         reasons: dict[Scope, str] = dict.fromkeys(opened.recomputed, "back-dated trade or correction")
         reasons |= dict.fromkeys(allocator.outdated(scopes), "no usable version is stored")
         if opened.digests is None:
-            reasons |= dict.fromkeys(scopes, f"snapshot: {opened.problem or 'there is none'}")
+            head = opened.books.sequence
+            unsure = [scope for scope in scopes if opened.problem or allocator.stored_up_to(scope) < head]
+            reasons |= dict.fromkeys(unsure, f"snapshot: {opened.problem or 'there is none'}")
         return reasons
 
     async def settle(self, books: Books) -> None:

@@ -13,12 +13,13 @@ from typing import TypeVar
 from sqlalchemy import Connection, Engine
 
 from config.settings import Settings
-from execution import leases, ledger, raw
+from execution import followers, leases, ledger, raw
 from execution.leases import Fence
 from execution.ledger import derived_id
 from execution.writer import InlineWriter
 from portfolio import allocations, runs, selections
 from portfolio.allocations import ScopeKey
+from portfolio.allocator import FOLLOWER
 from portfolio.errors import FifoError
 from portfolio.lots import Method
 from portfolio.runs import Finished, Order
@@ -55,6 +56,8 @@ def compute(settings: Settings, file: Path, wanted: Wanted, progress: Progress) 
         readers = database.reader_engine(url, busy_timeout_ms=timeout)
         try:
             if database.read(readers, is_behind):
+                if database.read(readers, _trades_behind) >= matching.FEW_TRADES:
+                    asyncio.run(compute_scopes(engine, url, Wanted(), progress))
                 asyncio.run(store_missing(settings, engine, readers))
             return asyncio.run(compute_scopes(engine, url, wanted, progress))
         finally:
@@ -86,6 +89,12 @@ async def compute_scopes(engine: Engine, url: str, wanted: Wanted, progress: Pro
         return done
     finally:
         writer.stop()
+
+
+def _trades_behind(connection: Connection) -> int:
+    """How many trades were recorded since allocations were last stored."""
+    sql = "SELECT COUNT(*) FROM trades WHERE sequence > ?"
+    return int(raw.execute(connection, sql, (followers.position(connection, FOLLOWER),)).fetchone()[0])
 
 
 def _elsewhere(url: str, orders: list[Order], trades: int, stack: ExitStack) -> runs.Differences | None:
