@@ -188,8 +188,15 @@ def order_words(order: "Order") -> str:
 
 def _context_nodes(context: Mapping[str, Any] | None) -> list[_Node]:
     """The recommendation, signal by signal; what a bot of one's own noted, as it is."""
+    from execution.corrections import KEY
+
     if not context:
         return []
+    if isinstance(said := context.get(KEY), Mapping):
+        replaces = f", in place of {said['replaces']}" if said.get("replaces") else ""
+        rest = {key: value for key, value in context.items() if key != KEY}
+        words = f"corrected by {said.get('by')}{replaces}, reason: {said.get('reason')}"
+        return [(words, []), *_context_nodes(rest)]
     known = {"bot", "timeframe", "candle", "score", "temperature", "signals"}
     if not known & context.keys():
         return [(f"context: {_values(context)}", [])]
@@ -319,10 +326,13 @@ def _exact(value: Any) -> str:
 
 
 def _correction(found: "Explanation") -> _Node:
+    from execution.corrections import KEY
+
     by = found.taken_back_by
     if by is not None:
-        context = by.signal_context or {}
-        why = f", reason: {context['reason']}" if context.get("reason") else ""
+        said = (by.signal_context or {}).get(KEY)
+        reason = said.get("reason") if isinstance(said, Mapping) else None
+        why = f", reason: {reason}" if reason else ""
         return (f"taken back by {by.triggered_by}{why}", [("entry " + fill_words(by), [])])
     original = found.takes_back
     assert original is not None

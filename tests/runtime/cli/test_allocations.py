@@ -212,6 +212,19 @@ def test_explain_of_a_buy_names_who_closed_it_and_of_an_oversell_what_is_unknown
     assert on(data, "explain", trade_ids(data)["v1"][:14], "--json").json["trade"]["venue_trade_id"] == "v1"
 
 
+def test_explain_of_a_correction_says_what_was_taken_back_by_whom_and_why(data: Path) -> None:
+    wrong = trade_ids(data)["v5"]
+    corrected = on(data, "correct", wrong, "--price", "33000", "--by", "ann", "--reason", "typed wrong")
+    assert corrected.code == 0, corrected.err
+    entry, right = (item["id"] for item in reversed(on(data, "trades", "--limit", "2", "--json").json["items"]))
+
+    assert "taken back, it has no effect" in (said := on(data, "explain", wrong).out)
+    assert f"taken back by manual:ann, reason: typed wrong\n   └─ entry {entry}" in said
+    assert f"takes back\n   └─ fill {wrong}" in on(data, "explain", entry).out
+    assert f"corrected by manual:ann, in place of {wrong}, reason: typed wrong" in on(data, "explain", right).out
+    assert on(data, "allocations", "validate").code == 0
+
+
 def test_explain_of_an_ambiguous_name_lists_what_it_could_be(data: Path) -> None:
     found = on(data, "explain", "trade-")
 
