@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple, TypeAlias
 
 from config.exact import ZERO, plain
+from config.instruments import default_instrument
 from execution.model import Account, CashFlow, CashFlowKind, Fact, Trade
 from portfolio.errors import FifoError, SequenceHole, UnknownAccount
 from portfolio.fifo import FeeIn, Fill, FillResult, LotEngine, fill_of, money_of
@@ -255,6 +256,8 @@ class Books:
     stale: dict[Scope, datetime] = field(default_factory=dict)
     changed: set[Scope] = field(default_factory=set)
     changed_cash: set[str] = field(default_factory=set)
+    dust: dict[str, Decimal] = field(default_factory=dict)
+    """Per symbol the quantity below which what is left is reported as dust (never skipped in the matching)."""
 
     def apply(self, facts: Sequence[Fact]) -> list[FillOutcome]:
         """Book facts in sequence order; the outcome of each trade among them.
@@ -296,6 +299,11 @@ class Books:
         """Put a recomputed book in the place of a stale one."""
         self.symbols[scope] = book
         self.stale.pop(scope, None)
+
+    def dust_of(self, symbol: str) -> Decimal:
+        """The dust threshold of a symbol; the default one when the catalogue was not asked."""
+        threshold = self.dust.get(symbol)
+        return default_instrument(symbol).dust if threshold is None else threshold
 
     def symbols_of(self, account: str) -> list[str]:
         """The symbols that an account ever traded, in order."""

@@ -40,7 +40,8 @@ class Position:
 
     `fees` are the trade fees in quote currency (a base fee at its fill's price). `incomplete` says that a
     part of the P&L is unknown: a sell without a lot, or a fee in a third asset. `open_lots` may be cut to
-    the oldest ones for a message; `lot_count` is their full number.
+    the oldest ones for a message; `lot_count` is their full number. `is_dust`: less is held than the symbol's
+    dust threshold; it counts like everything else.
     """
 
     symbol: str
@@ -58,6 +59,7 @@ class Position:
     open_lots: tuple[OpenLot, ...]
     lot_count: int
     unmatched_quantity: Decimal
+    is_dust: bool = False
 
     def to_wire(self) -> dict[str, Json]:
         """The JSON form; decimals as plain strings."""
@@ -74,6 +76,7 @@ class Position:
             "realized_pnl": plain(self.realized_pnl),
             "fees": plain(self.fees),
             "incomplete": self.incomplete,
+            "dust": self.is_dust,
             "unmatched_quantity": plain(self.unmatched_quantity),
             "lot_count": self.lot_count,
             "open_lots": [lot_wire(lot) for lot in self.open_lots],

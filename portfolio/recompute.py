@@ -113,7 +113,7 @@ def from_ledger(connection: Connection, progress: Progress = _no_progress) -> Bo
 
     Raises SequenceHole when facts are missing.
     """
-    books = Books(ledger.accounts(connection))
+    books = Books(ledger.accounts(connection), dust=dust_thresholds(connection))
     head = ledger.head(connection).sequence
     last = ledger.facts_since(connection, head - 1, 2)
     sql = "SELECT (SELECT COUNT(*) FROM trades) + (SELECT COUNT(*) FROM cash_flows)"
@@ -141,6 +141,11 @@ def _add_cash(connection: Connection, books: Books) -> None:
     books.changed_cash |= set(books.cash)
 
 
+def dust_thresholds(connection: Connection) -> dict[str, Decimal]:
+    """The catalogue's dust threshold of each symbol."""
+    return {symbol: instrument.dust for symbol, instrument in ledger.instruments(connection).items()}
+
+
 def open_books(connection: Connection, progress: Progress = _no_progress, outcomes: Outcomes = _no_outcome) -> Opened:
     """Books at the head: the checkpoint and what came after it, or everything when it is not usable."""
     problem = None
@@ -151,6 +156,7 @@ def open_books(connection: Connection, progress: Progress = _no_progress, outcom
         problem = str(error)
     if loaded is None:
         return Opened(from_ledger(connection, progress), None, problem=problem)
+    loaded.books.dust = dust_thresholds(connection)
     stored_sequence = loaded.books.sequence
     recomputed = follow(connection, loaded.books, progress, outcomes)
     return Opened(loaded.books, loaded.digests, stored_sequence, recomputed=recomputed)

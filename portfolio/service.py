@@ -133,6 +133,8 @@ class PortfolioService:
         books = self._books
         if any(fact.account not in books.accounts for fact in facts):
             books.accounts.update(await self._reader.read(ledger.accounts))
+        if any(isinstance(fact, Trade) and (fact.account, fact.symbol) not in books.symbols for fact in facts):
+            books.dust = await self._reader.read(recompute.dust_thresholds)
         outcomes = books.apply(facts)
         self._watchdog.note(facts, books)
         for outcome in outcomes:
@@ -321,7 +323,10 @@ class PortfolioService:
 
     def position(self, account: str, symbol: str, lots: int | None = None) -> Position:
         """A position at its mark. Raises KeyError when the account never traded the symbol."""
-        return position_of(symbol, self._books.symbols[account, symbol], self._marks.get(symbol), lots)
+        books = self._books
+        return position_of(
+            symbol, books.symbols[account, symbol], self._marks.get(symbol), lots, books.dust_of(symbol)
+        )
 
     def open_lots_cost(self, account: str, symbol: str) -> tuple[Decimal, Decimal] | None:
         """The quantity of a position's open lots (negative when short) and their average cost with buy fees;

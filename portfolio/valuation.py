@@ -90,8 +90,10 @@ class Marks:
         return True
 
 
-def position_of(symbol: str, book: SymbolBook, mark: Mark | None, lots: int | None = None) -> Position:
-    """A position at a mark; at most `lots` of its open lots are listed (None: all)."""
+def position_of(
+    symbol: str, book: SymbolBook, mark: Mark | None, lots: int | None = None, dust: Decimal = ZERO
+) -> Position:
+    """A position at a mark; at most `lots` of its open lots are listed (None: all). Less than `dust` is dust."""
     engine = book.engine
     quantity, cost = engine.quantity, engine.cost_basis
     value: Decimal | None = None
@@ -116,6 +118,7 @@ def position_of(symbol: str, book: SymbolBook, mark: Mark | None, lots: int | No
         open_lots=engine.open_lots(lots),
         lot_count=engine.lot_count,
         unmatched_quantity=engine.unmatched_quantity,
+        is_dust=0 < abs(quantity) < dust,
     )
 
 
@@ -167,7 +170,7 @@ def value_account(books: Books, marks: Marks, account: str, lots: int | None = N
     positions = []
     left = lots
     for symbol in books.symbols_of(account):
-        position = position_of(symbol, books.symbols[account, symbol], marks.get(symbol), left)
+        position = position_of(symbol, books.symbols[account, symbol], marks.get(symbol), left, books.dust_of(symbol))
         if left is not None:
             left -= len(position.open_lots)
         positions.append(position)

@@ -279,8 +279,9 @@ valued AS MATERIALIZED (
 SELECT v.account, v.symbol, {_plain("v.quantity")} AS quantity, {_plain("v.cost_basis")} AS cost_basis,
     v.mark_price, v.mark_time, {_known("v.market_value", "v.market_value IS NOT NULL")} AS market_value,
     {_known(_sub("v.market_value", "v.cost_basis"), "v.market_value IS NOT NULL")} AS unrealized_pnl,
-    {_plain("v.realized_pnl")} AS realized_pnl, {_plain("v.fees")} AS fees, v.incomplete
-FROM valued v ORDER BY v.account, v.symbol"""
+    {_plain("v.realized_pnl")} AS realized_pnl, {_plain("v.fees")} AS fees, v.incomplete,
+    NOT {_is_zero("v.quantity")} AND {_sub("ltrim(v.quantity, '-')", "i.dust")} GLOB '-*[1-9]*' AS dust
+FROM valued v JOIN instruments i ON i.symbol = v.symbol ORDER BY v.account, v.symbol"""
 
 _TAX_LOTS = f"""
 WITH used AS MATERIALIZED (

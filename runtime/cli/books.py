@@ -96,6 +96,9 @@ def _show_portfolio(shown: "Portfolio") -> None:
             [[position.symbol, signed(position.realized_pnl), money(position.fees)] for position in flat],
             empty="",
         )
+    dust = [position.symbol for position in shown.open_positions if position.is_dust]
+    if dust:
+        show(f"Dust, less than the symbol's threshold is left: {', '.join(dust)}. It counts like everything else.")
     if shown.incomplete:
         show("Some P&L is unknown: a sell without its purchase, or a fee in a third asset.")
 

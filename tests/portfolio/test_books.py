@@ -66,6 +66,7 @@ def test_a_portfolio_prints_the_agreed_json() -> None:
                 "realized_pnl": "1200",
                 "fees": "0",
                 "incomplete": False,
+                "dust": False,
                 "unmatched_quantity": "0",
                 "lot_count": 1,
                 "open_lots": [

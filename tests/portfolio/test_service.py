@@ -9,6 +9,8 @@ from typing import TypeVar
 import pytest
 from sqlalchemy import Connection
 
+from config.exact import plain
+from config.instruments import default_instrument
 from execution import candles
 from execution.errors import LeaseLost, StorageUnavailable
 from execution.model import Account, Candle, Fact, FactsRecorded, Price
@@ -388,3 +390,20 @@ async def test_stored_candles_value_the_positions_after_a_restart_and_without_a_
     assert service.portfolio("main").positions[0].mark_price == 102
     assert offline["main"] == service.portfolio("main")
     assert set(offline) == {"main", "margin"}
+
+
+async def test_a_rest_below_the_dust_threshold_is_flagged_and_still_counts(database: Database) -> None:
+    service = service_of(database)
+    await service.start()
+    line = Line()
+    threshold = default_instrument("BTC-USD").dust
+    bought = D(1) + threshold / 2
+
+    await deliver(service, database, [line.buy(plain(bought), "100"), line.sell("1", "110")])
+
+    position = service.position("main", "BTC-USD")
+    assert (position.quantity, position.is_dust) == (threshold / 2, True)
+    assert position.to_wire()["dust"] is True
+    assert position.cost_basis == threshold / 2 * 100
+    await deliver(service, database, [line.buy(plain(threshold / 2), "100")])
+    assert not service.position("main", "BTC-USD").is_dust  # exactly the threshold is none
