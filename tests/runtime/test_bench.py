@@ -97,3 +97,24 @@ def test_the_mix_of_many_bots_is_the_same_at_every_number_and_covers_all_symbols
     fifty = Counter(bot.symbol for bot in many_bots.bots(50))
     assert len(fifty) == 20
     assert set(fifty.values()) == {2, 3}
+
+
+def test_long_books_are_measured_from_the_import_to_the_fill_on_top_of_them() -> None:
+    done = bench("--quick", "--json", "imports", "recompute", "late_trade", "fill_growth")
+    assert done.returncode == 0, done.stderr
+    rows = {row["what"].strip(): row for row in json.loads(done.stdout)["items"]}
+    assert rows["import of 1,200 fills"]["unit"] == "rows/s"
+    assert rows["full recomputation of 1,200 trades, stored"]["cost"] > 0
+    assert rows["a late trade at 90 % of 600"]["aim"] == 0.3
+    assert rows["growth 300 -> 1,200"]["aim"] == 1.25
+    assert all(row["measured"] > 0 for row in rows.values())
+
+
+def test_commands_over_long_books_are_measured_beside_one_that_reads_none() -> None:
+    done = bench("--quick", "--json", "reads")
+    assert done.returncode == 0, done.stderr
+    rows = {row["what"]: row for row in json.loads(done.stdout)["items"]}
+    assert [rows[f"fillbook {words}, 1,200 trades"]["aim"] for words in ("bankroll", "report pnl", "portfolio")] == [
+        1.0
+    ] * 3
+    assert rows["daemon up, 1,200 trades"]["measured"] > 0
