@@ -204,7 +204,7 @@ _by_unit_cost = lots._ByUnitCost._open
 
 # ---- order --------------------------------------------------------------------------------------------------------
 
-_in_order = batch._in_order
+_in_order = batch.in_order
 
 
 def _buys_first(*arguments: Any) -> Iterator[Any]:
@@ -378,7 +378,7 @@ FAULTS = [
     Fault(
         "buys before all sells",
         laws.nothing_closes_before_it_opened,
-        _change(batch, "_in_order", _buys_first),
+        _change(batch, "in_order", _buys_first),
     ),
     Fault(
         "first in by arrival",
