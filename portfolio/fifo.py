@@ -70,8 +70,10 @@ def money_of(units: int) -> Decimal:
 
 
 def units_of_text(text: str) -> int:
-    """`to_units` of a stored plain decimal, without making a Decimal of it first."""
+    """`to_units` of a stored plain decimal, without making a Decimal of it first. Raises FifoError like it."""
     whole, _, part = text.partition(".")
+    if len(part) > QUANTITY_DIGITS:
+        raise FifoError(f"at most {QUANTITY_DIGITS} decimals, not {text}")
     return int(whole + part) * _POWERS[QUANTITY_DIGITS - len(part)]
 
 

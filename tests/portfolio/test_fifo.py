@@ -8,7 +8,7 @@ import pytest
 
 from execution.model import AccountMode, Trade
 from portfolio.errors import FifoError
-from portfolio.fifo import FeeIn, FillResult, LotEngine, to_units
+from portfolio.fifo import FeeIn, FillResult, LotEngine, text_of_units, to_units, units_of_text
 from tests.portfolio.bookkeeping import Line, at
 
 D = Decimal
@@ -221,3 +221,14 @@ def test_numbers_that_are_not_exact_are_refused_and_change_nothing(value: str) -
         engine.apply(replace(Line().buy("1", "1"), price=D(value)))
 
     assert engine.dump() == LotEngine(AccountMode.SPOT).dump()
+
+
+@pytest.mark.parametrize("text", ["0", "1.5", "-0.000000000000000001", "999999999999999999.999999999999999999"])
+def test_a_stored_text_gives_the_units_of_its_decimal(text: str) -> None:
+    assert units_of_text(text) == to_units(D(text))
+    assert text_of_units(units_of_text(text), 18) == text
+
+
+def test_a_stored_text_with_too_many_decimals_is_refused_instead_of_misread() -> None:
+    with pytest.raises(FifoError, match="at most 18 decimals"):
+        units_of_text("0.0000000000000000001")
