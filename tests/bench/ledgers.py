@@ -17,8 +17,7 @@ from execution.ledger import NewCashFlow
 from execution.model import Account, CashFlowKind
 from runtime.database import ensure_account, open_database, seed_catalogue, sqlite_url
 from runtime.importing import import_fills, open_fills
-from runtime.offline_books import bring_up_to_date
-from runtime.offline_compute import Wanted, compute_scopes
+from runtime.offline_compute import Wanted, compute, compute_scopes
 from tests.bench.material import RICH, settings_for
 from tests.bench.measure import Effort, say
 
@@ -111,8 +110,7 @@ def books(effort: Effort, count: int, symbols: int = SYMBOLS) -> Path:
     if not folder.exists():
         making = copied(ledger(effort, count, symbols), effort.folder / f"computing-{count}")
         say(f"computing the books of {count:,} trades")
-        computed(making)
-        bring_up_to_date(settings_for(making), file=making / DATABASE_FILE)
+        compute(settings_for(making), making / DATABASE_FILE, Wanted(), lambda _done, _total: None)
         making.rename(folder)
     return folder
 
