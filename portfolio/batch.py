@@ -116,23 +116,28 @@ def in_order(connection: Connection, account: str, symbol: str, up_to: int) -> I
     """A symbol's trades in the total order of trades, as the driver's values of `COLUMNS`."""
     sql = f"SELECT {COLUMNS} FROM trades WHERE account = ? AND symbol = ? ORDER BY executed_at, sequence"
     cursor = raw.execute(connection, sql, (account, symbol))
-    instant: list[Sequence[Any]] = []
-    moment = ""
+    last: Sequence[Any] | None = None  # held back: another one of its instant may follow
+    ties: list[Sequence[Any]] = []  # those of its instant before it
     while rows := cursor.fetchmany(CHUNK):
         for row in rows:
             if row[0] > up_to:
                 continue
-            if row[8] != moment:
-                yield from _settled(instant)
-                instant = []
-                moment = row[8]
-            instant.append(row)
-    yield from _settled(instant)
+            if last is not None:
+                if row[8] == last[8]:
+                    ties.append(last)
+                elif ties:
+                    yield from _settled([*ties, last])
+                    ties = []
+                else:
+                    yield last
+            last = row
+    if last is not None:
+        yield from _settled([*ties, last])
 
 
 def _settled(instant: list[Sequence[Any]]) -> list[Sequence[Any]]:
     """Rows of one instant in their order."""
-    return sorted(instant, key=_order_key) if len(instant) > 1 else instant
+    return sorted(instant, key=_order_key)
 
 
 def _order_key(row: Sequence[Any]) -> OrderKey:
