@@ -54,7 +54,7 @@ class Connections:
         """The bus that requests come from and everything is published on."""
         service = "daemon" if set(self._roles) == set(ROLES) else "-".join(self._roles)
         presence = [_presence(self._topics.status())] if "execution" in self._roles else []
-        return self._bus(service, self._subscriptions(), presence)
+        return self._bus(service, self.subscriptions(), presence)
 
     def presence_buses(self) -> list[MqttBus]:
         """A last will belongs to a connection, so each service has one of its own that says it is there."""
@@ -98,7 +98,7 @@ class Connections:
         password = None if settings.password is None else settings.password.get_secret_value()
         return {"username": settings.username, "password": password}
 
-    def _subscriptions(self) -> tuple[str, ...]:
+    def subscriptions(self) -> tuple[str, ...]:
         """What this process reads, by its roles."""
         market = [RouteName.CANDLE, RouteName.PRICE]
         wanted: dict[str, list[RouteName]] = {

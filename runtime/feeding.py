@@ -6,7 +6,6 @@ speed gives the same trades, and a restart goes on after the last stored candle.
 
 import asyncio
 import random
-import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -74,11 +73,11 @@ class Pacer:
         if not self._speed:
             return
         if self._last is None:
-            self._due = time.monotonic()
+            self._due = asyncio.get_running_loop().time()
         elif close_time > self._last:
             self._due += (close_time - self._last).total_seconds() / self._speed
         self._last = close_time
-        delay = self._due - time.monotonic()
+        delay = self._due - asyncio.get_running_loop().time()
         if delay > 0:
             await asyncio.sleep(delay)
         else:

@@ -3,7 +3,7 @@
 Retained state is said again from what the services know: the broker may have lost it.
 """
 
-import time
+import asyncio
 from collections.abc import Callable, Iterable
 
 from execution.model import Candle, HaltChanged, OrderRequest, Price
@@ -40,7 +40,7 @@ class Voice:
     def say(self, message: Published) -> None:
         """What the services say, to the bus and to whoever watches."""
         if isinstance(message, OrderRequest):
-            self._asked[message.request_id] = time.monotonic()
+            self._asked[message.request_id] = asyncio.get_running_loop().time()
         elif isinstance(message, HaltChanged):
             self._halts[message.account] = message
         self._publisher.publish(message)
@@ -88,7 +88,7 @@ class Voice:
         """The sender repeats a request under the same id until somebody answers it."""
         if self._core.signals is None:
             return
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         open_requests = self._core.signals.open_requests()
         for request in open_requests:
             asked = self._asked.setdefault(request.request_id, now)
