@@ -132,6 +132,7 @@ def _report(place: Place, owner: "Account", tally: "Tally", alerts: "list[AlertR
     from runtime.cli.output import show_json
     from runtime.importing import cash_of
 
+    tally.faults.sort(key=lambda fault: fault.line)  # what only the books know of a row is found after its batch
     cash = place.read(lambda connection: cash_of(connection, owner.name))
     warnings = alert_lines(alerts)
     if tally.conflicts:

@@ -148,6 +148,13 @@ def test_what_is_exported_makes_the_same_books_elsewhere_and_nothing_here(here: 
     assert again.read_text(encoding="utf-8") == out.read_text(encoding="utf-8")
 
 
+def test_rejected_rows_are_named_in_the_order_of_the_file(here: Here, tmp_path: Path) -> None:
+    of_the_books = EXAMPLE[0].replace("BTC-USD", "BTC-EUR")  # nothing is wrong with the row itself
+    of_the_row = EXAMPLE[1].replace("BUY", "HOLD")
+    found = here.bring(fills(tmp_path / "fills.csv", [of_the_books, of_the_row]), code=1)
+    assert [fault["line"] for fault in found["errors"]] == [2, 3]
+
+
 def test_json_lines_travel_as_well(here: Here, tmp_path: Path) -> None:
     here.bring(fills(tmp_path / "x.csv"))
     out = tmp_path / "out.jsonl"
