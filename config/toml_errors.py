@@ -8,7 +8,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
@@ -26,6 +26,7 @@ _AT = re.compile(r"\s*\(at (?:line (\d+), column \d+|end of document)\)$")
 _URL_PASSWORD = re.compile(r"(://[^:/?#\s]*):.*@", re.DOTALL)
 _PASSWORD_PARAMETER = re.compile(r"((?:password|token|secret|key)=)[^&\s]+", re.IGNORECASE)
 _LONGEST_VALUE = 80
+_DEEPEST = 64
 MASK = "***"
 
 
@@ -131,7 +132,9 @@ class TomlDocument:
     def parse(cls, text: str, name: str) -> "TomlDocument":
         """The document in a text. Raises ConfigurationInvalid for bad syntax and for doubled keys."""
         try:
-            return cls(name, text, tomllib.loads(text, parse_float=Decimal))
+            data = tomllib.loads(text, parse_float=Decimal)
+            _must_be_shallow(data)
+            return cls(name, text, data)
         except tomllib.TOMLDecodeError as error:
             raise ConfigurationInvalid(_syntax_faults(text, name, str(error))) from error
         except RecursionError as error:
@@ -162,6 +165,22 @@ class TomlDocument:
         value = self.value_at(path)
         shown = None if value is None else MASK if secret else value_text(value)
         return Fault(self.name, self.line_of(path), key_text(path), shown, expected)
+
+
+def _must_be_shallow(data: object) -> None:
+    """Raise RecursionError for values that tomllib reads without recursion (`a.a.a...`) but nothing else could."""
+    level = [data]
+    for _ in range(_DEEPEST):
+        level = [inner for value in level for inner in _parts(value)]
+        if not level:
+            return
+    raise RecursionError
+
+
+def _parts(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _walk(data: object, path: Sequence[str | int]) -> object:

@@ -106,6 +106,7 @@ def faults_of(text: str) -> list[str]:
         ('a = 1\nb = "open', "f.toml:2: expected valid TOML (unterminated string)"),
         ("a = [1,\n2\n", "f.toml:2: expected valid TOML (unclosed array)"),
         ("a = " + "[" * 5000, "f.toml: expected less deeply nested values"),
+        ("a" + ".a" * 3000 + " = 1", "f.toml: expected less deeply nested values"),
         ("a = " + "9" * 5000, "f.toml: expected numbers of a sensible size"),
         ("a = 1e" + "9" * 50, "f.toml: expected numbers of a sensible size"),
     ],
