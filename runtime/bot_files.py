@@ -14,7 +14,7 @@ from pathlib import Path
 from config.toml_errors import ConfigurationInvalid, Fault, TomlDocument
 from signals.bot_file import BotFile
 from signals.isolation.limits import BotLimits
-from signals.loading import Overrides, check_bot
+from signals.loading import Overrides, bot_files_in, check_bot
 
 Digests = Mapping[Path, str]
 """The files that exist, each with what its content (and that of its module) comes to."""
@@ -155,7 +155,7 @@ def _owns(found: Checked, path: Path, owners: Mapping[str, Path]) -> bool:
 
 def _listed(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.glob("*.toml") if not path.name.startswith("."))
+        return bot_files_in(folder)
     except OSError:
         return []
 

@@ -129,11 +129,16 @@ def _files(paths: Sequence[Path], faults: list[Fault]) -> list[Path]:
         if not path.is_dir():
             files.append(path)  # a missing file becomes a fault when it is read
             continue
-        found = sorted(path for path in path.glob("*.toml") if not path.name.startswith("."))  # an editor's
+        found = bot_files_in(path)
         if not found:
             faults.append(Fault(str(path), None, None, None, "a directory with at least one *.toml file"))
         files.extend(found)
     return list(dict.fromkeys(files))
+
+
+def bot_files_in(folder: Path) -> list[Path]:
+    """The `*.toml` of a folder by name. Hidden ones are an editor's; opening a pipe would wait for its writer."""
+    return sorted(path for path in folder.glob("*.toml") if not path.name.startswith(".") and not path.is_fifo())
 
 
 def _override_path(key: str) -> tuple[str | int, ...]:

@@ -298,6 +298,13 @@ async def test_hidden_files_and_other_endings_are_an_editors_own(tmp_path: Path)
     assert found.published == []
 
 
+async def test_nobody_waits_for_the_writer_of_a_pipe_among_the_bot_files(tmp_path: Path) -> None:
+    found = await house(tmp_path, sma=SMA)
+    os.mkfifo(found.file("pipe"))
+    assert await found.look() == []
+    assert [bot.name for bot in load_bots([found.folder])] == ["sma"]
+
+
 async def test_a_single_file_is_watched_as_well_as_a_folder(tmp_path: Path) -> None:
     found = House(tmp_path / "bots", sma=SMA, other=OTHER)
     found.sources = [found.file("sma")]
