@@ -1,0 +1,223 @@
+"""The promises, checked against the database, the bus and the person's memory."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import Connection
+
+from config.exact import plain
+from execution import followers, ledger, orders, raw
+from execution.model import Order, OrderStatus, Trade
+from portfolio.service import read_portfolios
+from portfolio.verify import verify
+from runtime import wire
+from runtime.operations import ANNOUNCER
+from runtime.topics import Command, RouteName, Topics
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+T = TypeVar("T")
+
+ACCOUNT = "main"
+_UNMARKED = ("symbol", "quantity", "cost_basis", "average_cost", "realized_pnl", "fees", "lot_count", "open_lots")
+"""What a retained position says that no price changes."""
+
+
+# ---- while it runs -------------------------------------------------------------------------------------
+
+
+def unstored(connection: Connection, order: Order) -> str | None:
+    """I1: an order that is sent is committed before, and open."""
+    row = raw.execute(connection, "SELECT status FROM orders WHERE id = ?", (order.id,)).fetchone()
+    if row is None:
+        return f"I1 order {order.id} ({order.request_id}) was sent before it was stored"
+    return None
+
+
+def announced_sequence(topics: Topics, topic: str, payload: bytes) -> int | None:
+    """The ledger sequence that a message announces; None when it is none of these."""
+    match = topics.parse(topic)
+    if match is None or match.route not in (RouteName.TRADE, RouteName.CASH_FLOW):
+        return None
+    return int(json.loads(payload)["sequence"])
+
+
+# ---- at rest -------------------------------------------------------------------------------------------
+
+
+def resting_requests(connection: Connection) -> list[str]:
+    """Requests whose orders are open."""
+    return [order.request_id for order in orders.open_orders(connection)]
+
+
+def unrest(world: "World") -> str | None:
+    """What is not finished yet; None when everything is at rest and everybody knows the same."""
+    unanswered = world.person.unanswered
+    if unanswered:
+        return f"I5 without a final answer: {unanswered[:5]}"
+    return world.read(lambda connection: next(_unfinished(connection, world), None))
+
+
+def _unfinished(connection: Connection, world: "World") -> Iterator[str]:
+    for order in orders.open_orders(connection):
+        yield f"I5 order {order.request_id} is {order.status}"
+    open_ = raw.execute(connection, "SELECT request_id FROM signal_outbox WHERE status = 'open'").fetchall()
+    if open_:
+        yield f"I5 requests of bots without an answer: {open_[:3]}"
+    head = ledger.head(connection).sequence
+    missing = [number for number in range(1, head + 1) if number not in world.announced]
+    if missing:
+        yield f"I9 facts that were never announced: {missing[:5]} of {head}"
+    if followers.position(connection, ANNOUNCER) != head:
+        yield "I9 the announcer is not at the ledger's head"
+    yield from _retained(connection, world)
+
+
+def _retained(connection: Connection, world: "World") -> Iterator[str]:
+    """I7: what the broker keeps is what the database says."""
+    kept = world.broker.retained
+    portfolio = read_portfolios(connection)[ACCOUNT]
+    said = _message(kept.get(world.topics.portfolio(ACCOUNT)))
+    for key, value in (("cash", plain(portfolio.cash)), ("sequence", portfolio.sequence)):
+        if said.get(key) != value:
+            yield f"I7 the retained portfolio's {key} is {said.get(key)}, the database says {value}"
+    for position in portfolio.positions:
+        wanted = position.to_wire()
+        said = _message(kept.get(world.topics.position(ACCOUNT, position.symbol)))
+        wrong = [key for key in _UNMARKED if said.get(key) != wanted[key]]
+        if wrong:
+            key = wrong[0]
+            yield f"I7 the retained {position.symbol}'s {key} is {said.get(key)}, the database says {wanted[key]}"
+    if not _message(kept.get(world.topics.integrity(ACCOUNT))).get("ok"):
+        yield f"I6 the books are called unsound: {kept.get(world.topics.integrity(ACCOUNT))!r}"
+    yield from _retained_switches(connection, world)
+
+
+def _retained_switches(connection: Connection, world: "World") -> Iterator[str]:
+    """Halts and bots."""
+    kept = world.broker.retained
+    stored = {change.account: change for change in orders.halt_changes(connection)}
+    halt = _message(kept.get(world.topics.halt(ACCOUNT)))
+    change = stored.get(ACCOUNT)
+    if change is not None and halt != wire.halt_wire(change):
+        yield f"I7 the retained halt is {halt}, the database says {wire.halt_wire(change)}"
+    if change is None and halt.get("halted"):
+        yield f"I7 a halt is retained that is not stored: {halt}"
+    if change is not None and change.halted:
+        yield "trading is halted"
+    for bot, status in raw.execute(connection, "SELECT bot, status FROM bot_states").fetchall():
+        said = _message(kept.get(world.topics.bot_state(bot))).get("status")
+        if said != status:
+            yield f"I7 the retained state of {bot} is {said}, the database says {status}"
+
+
+def _message(payload: bytes | None) -> dict[str, Any]:
+    found: dict[str, Any] = {} if payload is None else json.loads(payload)
+    return found
+
+
+# ---- at the end ----------------------------------------------------------------------------------------
+
+
+def check(world: "World") -> list[str]:
+    """Everything that must hold of a world at rest."""
+    return world.read(lambda connection: list(_problems(connection, world)))
+
+
+def _problems(connection: Connection, world: "World") -> Iterator[str]:
+    placed, trades = orders.orders(connection), ledger.trades(connection)
+    world.stats["orders"] += len(placed)
+    world.stats["fills"] += len(trades)
+    yield from _one_order_a_request(placed, trades)
+    yield from _answers(connection, world, placed, trades)
+    yield from _cash(connection, trades)
+    yield from _sequences(connection, world)
+    for result in verify(connection):
+        if not result.ok:
+            yield f"I6 verify {result.name}: {result.problems[:2]}"
+    letters = orders.dead_letters(connection, 1000)
+    for letter in letters:
+        if letter.reason.code in ("internal_error", "forged_request"):
+            yield f"a message failed inside: {letter.reason} {letter.payload[:200]!r}"
+    for failure in world.loop.failures:
+        if failure.get("exception") is not None:
+            yield f"nobody looked at {failure['exception']!r}: {failure}"
+
+
+def _one_order_a_request(placed: list[Order], trades: list[Trade]) -> Iterator[str]:
+    """I1 and I2 in the books."""
+    known = {order.id: order for order in placed}
+    for (account, request), count in Counter((order.account, order.request_id) for order in placed).items():
+        if count > 1:
+            yield f"I2 {account}/{request} became {count} orders"
+    filled: Counter[str] = Counter()
+    for trade in trades:
+        order = known.get(trade.order_id or "")
+        if order is None:
+            yield f"I1 trade {trade.id} has no order"
+            continue
+        filled[order.id] += 1
+        if (trade.side, trade.symbol, trade.triggered_by) != (order.side, order.symbol, order.triggered_by):
+            yield f"I2 trade {trade.id} is not of its order {order.request_id}"
+    for order in placed:
+        total = sum((trade.quantity for trade in trades if trade.order_id == order.id), Decimal(0))
+        if order.quantity is not None and total > order.quantity:
+            yield f"I2 order {order.request_id} of {order.quantity} was filled with {total}"
+        if order.status is OrderStatus.FILLED and not total:
+            yield f"I2 order {order.request_id} is filled without a fill"
+
+
+def _answers(connection: Connection, world: "World", placed: list[Order], trades: list[Trade]) -> Iterator[str]:
+    """What the person was told is what is in the books."""
+    by_request = {order.request_id: order for order in placed}
+    flows = {flow.idempotency_key: flow for flow in ledger.cash_flows(connection)}
+    for wanted in world.person.wanted.values():
+        answer = wanted.answer
+        if answer is None:
+            continue
+        order = by_request.get(wanted.request_id)
+        if wanted.command is Command.TRADE:
+            mine = [trade.id for trade in trades if order is not None and trade.order_id == order.id]
+            if (order is None) is not (answer["status"] == "refused"):
+                yield f"I2 {wanted.request_id} was answered {answer['status']}, its order is {order}"
+            elif [told["id"] for told in answer["trades"]] != mine:
+                yield f"I2 {wanted.request_id} was told of other trades than {mine}: {answer['trades']}"
+            elif order is not None and answer["status"] != order.status:
+                yield f"I5 {wanted.request_id} was answered {answer['status']}, its order is {order.status}"
+        elif wanted.command in (Command.DEPOSIT, Command.WITHDRAW):
+            booked = wanted.request_id in flows
+            if booked is not (answer["status"] == "done"):
+                yield f"I2 {wanted.request_id} was answered {answer['status']}, booked: {booked}"
+
+
+def _cash(connection: Connection, trades: list[Trade]) -> Iterator[str]:
+    """I4: cash is the sum of the facts."""
+    effects = [trade.cash_effect for trade in trades] + [flow.cash_effect for flow in ledger.cash_flows(connection)]
+    total = sum(effects, Decimal(0))
+    cash = read_portfolios(connection)[ACCOUNT].cash
+    if cash != total:
+        yield f"I4 cash is {cash}, the facts sum up to {total}"
+    if cash < 0:
+        yield f"I4 a spot account owes {cash}"
+
+
+def _sequences(connection: Connection, world: "World") -> Iterator[str]:
+    """I8 and I9: without holes, each announced, always with the same words."""
+    head = ledger.head(connection).sequence
+    facts = {fact.sequence: fact for fact in ledger.facts_since(connection, 0, head + 1)}
+    if sorted(facts) != list(range(1, head + 1)):
+        yield f"I9 the ledger has holes: {len(facts)} facts, head {head}"
+    for sequence, payloads in world.announced.items():
+        fact = facts.get(sequence)
+        if fact is None:
+            yield f"I9 {sequence} was announced and is not in the ledger: {sorted(payloads)[0][:200]!r}"
+            continue
+        body = wire.trade_wire(fact) if isinstance(fact, Trade) else wire.cash_flow_wire(fact)
+        stored = json.loads(wire.encode(body))
+        for payload in sorted(payloads):
+            if json.loads(payload) != stored:
+                yield f"I8 {sequence} was announced as {payload!r}, stored is {stored}"

@@ -1,0 +1,277 @@
+"""Who is around a daemon: a market that publishes candles and prices, and a person who wants things done.
+
+Both are processes that are never killed, at the end of connections that break like everybody's.
+"""
+
+import asyncio
+import json
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from config.exact import plain
+from execution.model import Candle, Price
+from runtime import wire
+from runtime.bus import BusUnavailable
+from runtime.topics import Command, RouteName, Topics
+from tests.simulation.broker import Broker
+from tests.simulation.bus import SimBus
+from tests.simulation.daemon import true_time
+from tests.simulation.loop import Process, SimLoop, in_process
+
+CANDLE_SECONDS = 1
+TIMEFRAME = f"{CANDLE_SECONDS}s"
+CENT = Decimal("0.01")
+
+NOT_BINDING = frozenset({"storage_unavailable", "idempotency_conflict", "retained_command"})
+"""Codes of refusals that say nothing about what becomes of the request itself."""
+
+
+class Market:
+    """Publishes a candle a second of each symbol, and its close as a price: a random walk with jumps."""
+
+    def __init__(
+        self, loop: SimLoop, broker: Broker, topics: Topics, dice: random.Random, symbols: list[str]
+    ) -> None:
+        self.process = Process("market")
+        self._loop = loop
+        self._topics = topics
+        self._dice = dice
+        self._closes = dict.fromkeys(symbols, Decimal(100))
+        self._bus = SimBus(broker, "market")
+        self.open = True
+
+    def start(self) -> None:
+        """Begin to publish."""
+        self._loop.create_task(self._run(), context=in_process(self.process))
+
+    async def _run(self) -> None:
+        await self._bus.start()
+        number = 0
+        while self.open:
+            await asyncio.sleep(CANDLE_SECONDS)
+            for symbol in self._closes:
+                candle = self._next(symbol, number)
+                await self._tell(
+                    self._topics.candle(symbol, TIMEFRAME), wire.encode(wire.candle_wire(candle)), retain=False
+                )
+                price = wire.price_wire(Price(symbol, candle.close, candle.close_time))
+                await self._tell(self._topics.price(symbol), wire.encode(price), retain=True)
+            number += CANDLE_SECONDS
+
+    def _next(self, symbol: str, number: int) -> Candle:
+        before = self._closes[symbol]
+        move = Decimal(self._dice.randint(-150, 150)) / 10_000
+        if self._dice.random() < 0.03:
+            move *= 5
+        close = max(Decimal(20), (before * (1 + move)).quantize(CENT))
+        self._closes[symbol] = close
+        high, low = max(before, close), min(before, close)
+        return Candle(symbol, TIMEFRAME, true_time(number), before, high, low, close, Decimal(1000))
+
+    async def _tell(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        """A candle that does not get through for a while is given up: markets do not wait."""
+        for _ in range(3):
+            try:
+                async with asyncio.timeout(2.0):
+                    await self._bus.publish(topic, payload, retain=retain)
+                return
+            except (BusUnavailable, TimeoutError):
+                await asyncio.sleep(0.3)
+
+
+@dataclass(slots=True)
+class Wanted:
+    """One request of the person, until it is answered finally."""
+
+    request_id: str
+    command: Command
+    body: dict[str, Any]
+    resting: bool = False
+    sent: float = 0.0
+    pause: float = 2.0
+    accepted: bool = False
+    answer: dict[str, Any] | None = None
+    spoilt: bool = False
+    """Another body was sent under the same id."""
+
+
+@dataclass(slots=True)
+class Heard:
+    """What came from the bus."""
+
+    answers: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    halted: bool = False
+
+
+class Person:
+    """Sends requests with ids of their own, and each one again until it is answered finally."""
+
+    def __init__(
+        self,
+        loop: SimLoop,
+        broker: Broker,
+        topics: Topics,
+        dice: random.Random,
+        symbols: list[str],
+        violated: Callable[[str], None],
+        *,
+        pause: float,
+        naughty: bool,
+    ) -> None:
+        self.process = Process("person")
+        self.wanted: dict[str, Wanted] = {}
+        self.heard = Heard()
+        self.busy = True
+        self._loop = loop
+        self._topics = topics
+        self._dice = dice
+        self._symbols = symbols
+        self._violated = violated
+        self._pause = pause
+        self._naughty = naughty
+        self._account = "main"
+        self._numbers = 0
+        answers = topics.filter(RouteName.RESPONSE)
+        self._bus = SimBus(broker, "person", [answers, topics.filter(RouteName.HALT)])
+
+    def start(self) -> None:
+        """Begin to ask and to listen."""
+        for work in (self._ask(), self._listen(), self._repeat()):
+            self._loop.create_task(work, context=in_process(self.process))
+
+    @property
+    def unanswered(self) -> list[str]:
+        """Requests without a final answer."""
+        return [key for key, wanted in self.wanted.items() if wanted.answer is None]
+
+    # ---- asking ---------------------------------------------------------------------------------------
+
+    async def _ask(self) -> None:
+        await self._bus.start()
+        while self.busy:
+            await asyncio.sleep(self._dice.expovariate(1 / self._pause))
+            if self.busy:
+                await self._something()
+
+    async def _something(self) -> None:
+        kind = self._dice.random()
+        symbol = self._dice.choice(self._symbols)
+        if kind < 0.45:
+            size: dict[str, Any] = {"notional": "250"} if self._dice.random() < 0.5 else {"quantity": "1.5"}
+            await self.want(Command.TRADE, symbol=symbol, side="BUY", **size)
+        elif kind < 0.6:
+            await self.want(Command.TRADE, symbol=symbol, side="SELL", quantity="0.7")
+        elif kind < 0.68:
+            await self.want(Command.TRADE, symbol=symbol, side="SELL", close=True)
+        elif kind < 0.82:
+            await self._rest(symbol)
+        elif kind < 0.9:
+            await self.want(Command.DEPOSIT, amount=str(self._dice.randint(1, 999)))
+        elif kind < 0.94:
+            await self.want(Command.WITHDRAW, amount=str(self._dice.randint(1, 99)))
+        elif kind < 0.96:
+            await self.want(Command.HALT, note="enough")
+        elif self._naughty:
+            await self._misbehave()
+
+    async def _rest(self, symbol: str) -> None:
+        """A limit order, which its owner may cancel."""
+        price = plain(Decimal(self._dice.randint(80, 120)))
+        life: dict[str, Any] = {"expires_in": str(self._dice.randint(1, 20))} if self._dice.random() < 0.5 else {}
+        side = self._dice.choice(("BUY", "SELL"))
+        wanted = await self.want(
+            Command.TRADE,
+            resting=True,
+            symbol=symbol,
+            side=side,
+            quantity="1",
+            limit_price=price,
+            time_in_force="GTC",
+            **life,
+        )
+        if self._dice.random() < 0.5:
+            await asyncio.sleep(self._dice.uniform(0, 3))
+            await self.want(Command.CANCEL, order_id=wanted.request_id)
+
+    async def want(self, command: Command, *, resting: bool = False, **body: Any) -> Wanted:
+        """Ask for something, once or twice; it is asked again until it is answered."""
+        self._numbers += 1
+        request_id = f"want-{self._numbers}"
+        wanted = self.wanted[request_id] = Wanted(request_id, command, {"request_id": request_id, **body}, resting)
+        await self._send(wanted)
+        if self._dice.random() < 0.1:
+            await self._send(wanted)
+        return wanted
+
+    async def end(self, request_id: str) -> None:
+        """Cancel the order of a request, under an id of its own that tells so."""
+        ending = f"end-{request_id}"
+        body = {"request_id": ending, "order_id": request_id}
+        wanted = self.wanted[ending] = Wanted(ending, Command.CANCEL, body)
+        await self._send(wanted)
+
+    async def _send(self, wanted: Wanted, *, retain: bool = False) -> None:
+        wanted.sent = self._loop.time()
+        await self._say(self._topics.request(self._account, wanted.command), wire.encode(wanted.body), retain=retain)
+
+    async def _say(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        with suppress(BusUnavailable):
+            await self._bus.publish_soon(topic, payload, retain=retain)
+
+    async def _repeat(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            now = self._loop.time()
+            for wanted in list(self.wanted.values()):
+                resting = wanted.resting and wanted.accepted and self.busy
+                if wanted.answer is None and not resting and now - wanted.sent >= wanted.pause:
+                    wanted.pause = min(wanted.pause * 1.5, 10.0)  # many that repeat together would fill the line
+                    await self._send(wanted)
+            if self.heard.halted and self._dice.random() < 0.3:
+                await self.want(Command.RESUME, note="go on")
+
+    async def _misbehave(self) -> None:
+        """What nobody should do: other bodies under a known id, retained commands, garbage."""
+        kind = self._dice.randrange(4)
+        answered = [wanted for wanted in self.wanted.values() if wanted.answer is not None]
+        topic = self._topics.request(self._account, Command.TRADE)
+        if kind == 0 and answered:
+            wanted = self._dice.choice(answered)
+            await self._say(
+                self._topics.request(self._account, wanted.command),
+                wire.encode({**wanted.body, "note": "another body"}),
+            )
+        elif kind == 1 and answered:
+            await self._send(self._dice.choice(answered), retain=True)
+        elif kind == 2:
+            await self._say(topic, bytes(self._dice.randrange(256) for _ in range(self._dice.randrange(1, 60))))
+        else:
+            await self._say(topic, b'{"symbol": "BTC-USD", "side": "BUY", "quantity": "NaN", "request_id": "bad-1"}')
+
+    # ---- listening ------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        async for incoming in self._bus.messages():
+            match = self._topics.parse(incoming.topic)
+            if match is not None and match.route is RouteName.HALT and incoming.payload:
+                self.heard.halted = json.loads(incoming.payload)["halted"]
+            elif match is not None and match.request_id is not None:
+                self._answered(match.request_id, json.loads(incoming.payload))
+            incoming.ack()
+
+    def _answered(self, request_id: str, answer: dict[str, Any]) -> None:
+        wanted = self.wanted.get(request_id)
+        code = None if answer["reason"] is None else answer["reason"]["code"]
+        if wanted is None or code in NOT_BINDING:
+            return
+        wanted.accepted = True
+        if not answer["final"]:
+            return
+        if wanted.answer is None:
+            wanted.answer = answer
+        elif wanted.answer != answer:
+            self._violated(f"{request_id} was answered with {wanted.answer} and then with {answer}")

@@ -1,0 +1,180 @@
+"""The database of a simulated process: a real SQLite file, written and read in virtual time.
+
+A commit is one step and its answer is another, so that a kill can fall between them. What happens inside a
+commit is the production writer's own code; only its thread is replaced.
+"""
+
+import asyncio
+import random
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine
+
+from execution.errors import StorageUnavailable
+from execution.ports import TransactionParticipant
+from execution.writer import GroupCommitWriter
+from runtime.database import read, reader_engine, sqlite_url, writer_engine
+
+T = TypeVar("T")
+
+NO_LIMIT = 1_073_741_823
+"""Pages; SQLite's own default."""
+
+
+@dataclass(slots=True)
+class Disk:
+    """What is wrong with the storage now. `full`: the file cannot grow. `locked`: another process holds the write
+    lock. `broken`: nothing can be read."""
+
+    full: bool = False
+    locked: bool = False
+    broken: bool = False
+
+    def heal(self) -> None:
+        """Everything works again."""
+        self.full = self.locked = self.broken = False
+
+
+class Delays:
+    """How long the storage takes: mostly next to nothing, now and then long."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self._dice = dice
+
+    def draw(self) -> float:
+        """Seconds."""
+        if self._dice.random() < 0.97:
+            return self._dice.choice((0.0, 0.0005, 0.002, 0.01))
+        return self._dice.uniform(0.02, 1.5)
+
+
+class SimWriter(GroupCommitWriter):
+    """The group commit of production, driven by the event loop instead of a thread."""
+
+    def __init__(
+        self, engine: Engine, disk: Disk, delays: Delays, participants: Sequence[TransactionParticipant]
+    ) -> None:
+        super().__init__(engine, participants=participants)
+        self._disk = disk
+        self._delays = delays
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._connection: Connection | None = None
+
+    def start(self) -> None:
+        """Start to commit."""
+        self._task = asyncio.create_task(self._work())
+
+    def submit(self, work: Callable[[Connection], T]) -> Awaitable[T]:
+        """See `Writer.submit`."""
+        awaitable = super().submit(work)
+        self._wake.set()
+        return awaitable
+
+    def stop(self) -> None:
+        """Nothing more is committed."""
+        if self._task is not None:
+            self._task.cancel()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """The process is dead: the kernel closes its files."""
+        self._closed = True
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._engine.dispose()
+
+    async def _work(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while not self._queue.empty():
+                await asyncio.sleep(self._delays.draw())
+                items, _ = self._gather(self._queue.get_nowait())
+                self._connection = self._commit(self._connection, items)
+                await asyncio.sleep(self._delays.draw())
+                self._settle(items)
+
+    def _transaction(self, connection: Connection, items: list[Any]) -> None:
+        limit = 1 if self._disk.full else NO_LIMIT  # SQLite makes of 1 the size that the file has
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {limit}").close()
+        connection.rollback()  # the pragma began a transaction of its own
+        super()._transaction(connection, items)
+
+
+class SimReader:
+    """Reads on a connection of its own, which sees committed rows only."""
+
+    def __init__(self, engine: Engine, disk: Disk, delays: Delays) -> None:
+        self._engine = engine
+        self._disk = disk
+        self._delays = delays
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """See `Reader.read`."""
+        await asyncio.sleep(self._delays.draw())
+        if self._disk.broken:
+            raise StorageUnavailable("the database could not be read: disk I/O error (simulated)")
+        found = read(self._engine, query)
+        await asyncio.sleep(self._delays.draw())
+        return found
+
+    def stop(self) -> None:
+        """Close the connection."""
+        self._engine.dispose()
+
+
+class File:
+    """The database file of a world, which may move on to a copy as a crash left it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._number = 0
+
+    @property
+    def path(self) -> Path:
+        """Where it is now."""
+        return self._folder / f"{self._number}.db"
+
+    def write_engine(self) -> Engine:
+        """For a writer. A locked database is found at once: waiting for it is the simulation's matter."""
+        return writer_engine(sqlite_url(self.path), busy_timeout_ms=0, synchronous="OFF")
+
+    def read_engine(self) -> Engine:
+        """For a reader."""
+        return reader_engine(sqlite_url(self.path), busy_timeout_ms=0, connections=1)
+
+    def crash(self) -> None:
+        """Go on with a copy of database and log, made while nobody had closed them."""
+        before = self.path
+        self._number += 1
+        shutil.copyfile(before, self.path)
+        log = before.with_name(f"{before.name}-wal")
+        if log.exists():
+            shutil.copyfile(log, self.path.with_name(f"{self.path.name}-wal"))
+
+
+class Locker:
+    """Another process that holds the write lock for a while."""
+
+    def __init__(self, file: File) -> None:
+        self._engine = file.write_engine()
+        self._connection: Connection | None = None
+
+    def take(self) -> None:
+        """Hold the lock."""
+        self._connection = self._engine.connect()
+        self._connection.begin()
+
+    def release(self) -> None:
+        """Let go."""
+        if self._connection is not None:
+            self._connection.rollback()
+            self._connection.close()
+            self._connection = None
+        self._engine.dispose()

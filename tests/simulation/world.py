@@ -1,0 +1,485 @@
+"""One seed is one world: a daemon with bots, a market, a person, a broker, a disk, and what goes wrong with them.
+
+A storm of faults, each seed with some of all kinds, then a quiet time in which everything must come to rest:
+requests answered, orders closed, what is retained equal to what is stored.
+"""
+
+import random
+import shutil
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine
+
+from config.loading import load_settings
+from config.settings import Settings
+from config.toml_errors import TomlDocument
+from execution.model import Order
+from execution.venue import VenueReport
+from runtime.database import open_database, read, sqlite_url
+from runtime.topics import Topics
+from signals.bot_file import BotFile
+from signals.loading import check_bot
+from tests.simulation import invariants
+from tests.simulation.broker import Broker, NetworkFaults
+from tests.simulation.bus import SimBus
+from tests.simulation.daemon import EXPECTED_ENDS, SimDaemon
+from tests.simulation.loop import OUTSIDE, Deadlock, Process, SimLoop, TooManySteps, in_process
+from tests.simulation.people import Market, Person
+from tests.simulation.storage import Disk, File, Locker
+
+STORM = 60.0
+"""Seconds of faults."""
+PATIENCE = 120.0
+"""Seconds within which everything must have come to rest after them."""
+KEPT = 400
+"""Lines of the trace that are shown after a violation."""
+SYMBOLS = ["BTC-USD", "ETH-USD"]
+BOTS = ("crosser", "weigher", "guard")
+_SETTINGS = (
+    "account.initial_deposit=20000",
+    "portfolio.verify_minutes=0",
+    "portfolio.recompute_minutes=0",
+    "portfolio.publish_interval_ms=500",
+    "portfolio.checkpoint_facts=20",
+    "execution.request_expiry_seconds=20",
+    "paper.max_volume_share=0",
+)
+_BOT_FILES = """
+name = "crosser"
+class = "sma-cross"
+symbol = "BTC-USD"
+fast = 2
+slow = 5
+quantity = 0.8
+timeframe = "1s"
+---
+name = "weigher"
+symbol = "ETH-USD"
+timeframe = "1s"
+threshold = 0.05
+confirmation_minutes = 0
+cooldown_minutes = 0
+backoff_minutes = 0
+notional = 120
+stop_loss_pct = 2
+take_profit_pct = 3
+signals = [{function = "RSI", weight = 1, params = {timeperiod = 3}}]
+---
+name = "guard"
+symbol = "BTC-USD"
+timeframe = "1s"
+threshold = 0.2
+confirmation_minutes = 0
+cooldown_minutes = 0.05
+backoff_minutes = 0
+notional = 90
+trailing_stop_pct = 2
+stop_loss_pct = 4
+signals = [{function = "ROC", mapper = "zscore", weight = 1, params = {timeperiod = 3}}]
+"""
+
+
+class Violation(AssertionError):
+    """A promise was broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What goes wrong in a world; pauses are mean seconds between two faults of a kind, 0: never."""
+
+    network: NetworkFaults
+    kill: float
+    fuse: float
+    cut: float
+    broker_crash: float
+    pause: float
+    skew: float
+    second_daemon: bool
+    full: float
+    locked: float
+    broken: float
+    crash_image: bool
+    naughty: bool
+    asking: float
+
+    @classmethod
+    def drawn(cls, dice: random.Random) -> "Faults":
+        """A random subset of all faults."""
+
+        def some(chance: float, low: float, high: float) -> float:
+            drawn = dice.uniform(low, high)
+            return drawn if dice.random() < chance else 0.0
+
+        return cls(
+            network=NetworkFaults(some(0.6, 0.01, 0.3), some(0.7, 0.0, 0.1)),
+            kill=some(0.5, 3, 20),
+            fuse=some(0.6, 2, 12),
+            cut=some(0.6, 2, 15),
+            broker_crash=some(0.4, 10, 40),
+            pause=some(0.3, 8, 30),
+            skew=some(0.3, 5, 20),
+            second_daemon=dice.random() < 0.4,
+            full=some(0.2, 10, 40),
+            locked=some(0.3, 5, 30),
+            broken=some(0.2, 10, 40),
+            crash_image=dice.random() < 0.5,
+            naughty=dice.random() < 0.6,
+            asking=dice.choice((0.3, 0.8, 2.0)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one seed."""
+
+    seed: int
+    violation: str | None
+    digest: str
+    steps: int
+    stats: dict[str, int]
+    trace: tuple[str, ...]
+
+
+@cache
+def _bots() -> tuple[BotFile, ...]:
+    found = []
+    for text in _BOT_FILES.split("---"):
+        bot, faults = check_bot(TomlDocument.parse(text, "bot.toml"), {})
+        assert bot is not None, [str(fault) for fault in faults]
+        found.append(bot)
+    return tuple(found)
+
+
+@cache
+def _settings(folder: Path) -> Settings:
+    return load_settings(config_file=None, overrides=_SETTINGS, environ={}, cwd=folder).settings
+
+
+@cache
+def _empty_books(folder: Path) -> Path:
+    """A migrated database without anything in it, made once."""
+    path = folder / "template.db"
+    path.unlink(missing_ok=True)
+    open_database(sqlite_url(path), synchronous="OFF").dispose()
+    return path
+
+
+class World:
+    """See the module. `calm`: no faults at all, for comparisons with the real daemon."""
+
+    def __init__(self, seed: int, folder: Path, *, faults: Faults | None = None) -> None:
+        self.seed = seed
+        self.loop = SimLoop(seed)
+        self.dice = random.Random(f"world {seed}")
+        self.faults = faults or Faults.drawn(random.Random(f"faults {seed}"))
+        self.settings = _settings(folder)
+        self.topics = Topics(self.settings.base_topic)
+        self.stats: Counter[str] = Counter()
+        self.violations: list[str] = []
+        self.announced: dict[int, set[bytes]] = {}
+        self.disk = Disk()
+        self.trace: deque[str] = deque(maxlen=KEPT)
+        self._folder = folder / "books"
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        self.file = File(self._folder)
+        shutil.copyfile(_empty_books(folder), self.file.path)
+        self.broker = Broker(self.loop, random.Random(f"network {seed}"), self.faults.network)
+        self.broker.on_publish = self._on_publish
+        self.loop.on_fuse = self._on_fuse
+        self.daemons: list[SimDaemon] = []
+        self._lives = 0
+        self._storm = True
+        self._locker: Locker | None = None
+        self._reads: tuple[Path, Engine] | None = None
+        people = random.Random(f"people {seed}")
+        self.market = Market(self.loop, self.broker, self.topics, random.Random(f"market {seed}"), SYMBOLS)
+        self.person = Person(
+            self.loop,
+            self.broker,
+            self.topics,
+            people,
+            SYMBOLS,
+            self.violated,
+            pause=self.faults.asking,
+            naughty=self.faults.naughty,
+        )
+        self._operator = SimBus(self.broker, "operator")
+
+    # ---- what is known --------------------------------------------------------------------------------
+
+    def say(self, *parts: object) -> None:
+        """Into the trace, and into the digest of the run."""
+        self.trace.append(f"{self.loop.time():10.4f}  " + " ".join(str(part) for part in parts))
+        self.loop.trace(*parts)
+
+    def violated(self, what: str) -> None:
+        """A promise was broken: the run goes on to its end, the first one counts."""
+        self.say("VIOLATION", what)
+        self.violations.append(what)
+
+    def read(self, query: Callable[[Connection], invariants.T]) -> invariants.T:
+        """One read of what is committed, beside everybody."""
+        if self._reads is None or self._reads[0] != self.file.path:
+            self._stop_reading()
+            self._reads = (self.file.path, self.file.read_engine())
+        return read(self._reads[1], query)
+
+    def _stop_reading(self) -> None:
+        if self._reads is not None:
+            self._reads[1].dispose()
+            self._reads = None
+
+    def _on_publish(self, topic: str, payload: bytes, retain: bool) -> None:
+        self.say("bus", topic, payload[:160].decode("utf-8", "replace"))
+        sequence = invariants.announced_sequence(self.topics, topic, payload)
+        if sequence is not None:
+            self.announced.setdefault(sequence, set()).add(payload)
+
+    # ---- daemons --------------------------------------------------------------------------------------
+
+    def start_daemon(self) -> None:
+        """A daemon begins, unless one runs (a paused one counts as none: its locks may be on another host)."""
+        now = self.loop.time()
+        if any(daemon.process.paused_until <= now for daemon in self.daemons):
+            return
+        self._lives += 1
+        daemon = SimDaemon(
+            f"daemon-{self._lives}",
+            loop=self.loop,
+            settings=self.settings,
+            bots=_bots(),
+            broker=self.broker,
+            file=self.file,
+            disk=self.disk,
+            seed=self.seed,
+            on_made=self._on_made,
+            on_end=self._on_end,
+        )
+        self.daemons.append(daemon)
+        self.say("start", daemon.name)
+        daemon.start()
+
+    def _on_made(self, daemon: SimDaemon) -> None:
+        """I1: the paper exchange is watched, whoever drives it."""
+        assert daemon.operations is not None
+        assert daemon.operations.core.execution is not None
+        paper = daemon.operations.core.execution._paper
+        place = paper.place
+
+        async def watched(order: Order) -> list[VenueReport]:
+            self.stats["sent"] += 1
+            problem = self.read(lambda connection: invariants.unstored(connection, order))
+            if problem is not None:
+                self.violated(problem)
+            return await place(order)
+
+        paper.place = watched  # type: ignore[method-assign]  # one instance is watched
+
+    def _on_end(self, daemon: SimDaemon, error: BaseException | None) -> None:
+        self.say("end", daemon.name, repr(error))
+        self.daemons.remove(daemon)
+        if error is not None and not isinstance(error, EXPECTED_ENDS):
+            self.violated(f"{daemon.name} died of {error!r}")
+        self._restart_soon()
+
+    def _restart_soon(self) -> None:
+        pause = self.dice.uniform(0.05, 3.0) if self._storm else 0.5
+        self.loop.call_later(pause, self.start_daemon, context=OUTSIDE)
+
+    def kill(self, daemon: SimDaemon, how: str) -> None:
+        """kill -9."""
+        self.say("kill", daemon.name, how)
+        self.stats["kills"] += 1
+        daemon.kill()
+        self.daemons.remove(daemon)
+        if self.faults.crash_image and not self.daemons and self._storm:
+            self.file.crash()
+            self.stats["crash images"] += 1
+        self._restart_soon()
+
+    def _on_fuse(self, process: Process) -> None:
+        for daemon in self.daemons:
+            if daemon.process is process:
+                self.kill(daemon, "between two steps")
+                return
+
+    # ---- the storm ------------------------------------------------------------------------------------
+
+    def _plan(self) -> None:
+        """Every kind of fault on a schedule of its own."""
+        faults = self.faults
+        self._every(faults.kill, self._kill_one)
+        self._every(faults.fuse, self._light_fuse)
+        self._every(faults.cut, self.broker.cut)
+        self._every(faults.broker_crash, self._crash_broker)
+        self._every(faults.pause, self._pause_one)
+        self._every(faults.skew, self._set_clock)
+        self._every(faults.full, lambda: self._storage_fault("full"))
+        self._every(faults.locked, self._lock)
+        self._every(faults.broken, lambda: self._storage_fault("broken"))
+        self._every(2.0, self.broker.snapshot)
+
+    def _every(self, pause: float, strike: Callable[[], None]) -> None:
+        if not pause:
+            return
+        when = self.dice.expovariate(1 / pause)
+        while when < STORM:
+            self.loop.call_at(when, self._strike, strike, context=OUTSIDE)
+            when += self.dice.expovariate(1 / pause)
+
+    def _strike(self, strike: Callable[[], None]) -> None:
+        if strike != self.broker.snapshot:
+            self.say("fault", getattr(strike, "__name__", "storage"))
+        strike()
+
+    def _kill_one(self) -> None:
+        if self.daemons:
+            self.kill(self.dice.choice(self.daemons), "by time")
+
+    def _light_fuse(self) -> None:
+        if self.daemons:
+            self.dice.choice(self.daemons).process.fuse = self.dice.randint(1, 400)
+
+    def _crash_broker(self) -> None:
+        if self.broker.up:
+            self.broker.crash()
+            self.loop.call_later(self.dice.uniform(0.2, 4.0), self._restart_broker, context=OUTSIDE)
+
+    def _restart_broker(self) -> None:
+        if not self.broker.up:
+            self.broker.restart()
+
+    def _pause_one(self) -> None:
+        if not self.daemons:
+            return
+        daemon = self.dice.choice(self.daemons)
+        daemon.process.paused_until = min(STORM, self.loop.time() + self.dice.uniform(0.5, 20.0))
+        self.stats["pauses"] += 1
+        if self.faults.second_daemon:
+            self.loop.call_later(self.dice.uniform(0.1, 3.0), self.start_daemon, context=OUTSIDE)
+
+    def _set_clock(self) -> None:
+        if self.daemons:
+            self.dice.choice(self.daemons).process.skew = self.dice.choice((0, -3600, 5, 86_400, -30, -86_400, 600))
+
+    def _storage_fault(self, what: str) -> None:
+        setattr(self.disk, what, True)
+        self.stats[f"disk {what}"] += 1
+        self.loop.call_later(self.dice.uniform(0.1, 5.0), setattr, self.disk, what, False, context=OUTSIDE)
+
+    def _lock(self) -> None:
+        if self._locker is not None:
+            return
+        self._locker = Locker(self.file)
+        self._locker.take()
+        self.stats["locks"] += 1
+        self.loop.call_later(self.dice.uniform(0.01, 4.0), self._unlock, context=OUTSIDE)
+
+    def _unlock(self) -> None:
+        if self._locker is not None:
+            self._locker.release()
+            self._locker = None
+
+    # ---- the quiet ------------------------------------------------------------------------------------
+
+    def _calm_down(self) -> None:
+        """No faults from here on."""
+        self.say("quiet")
+        self._storm = False
+        self.disk.heal()
+        self._unlock()
+        self.broker.faults = NetworkFaults(slow=0.0)
+        self.person.busy = False
+        self._restart_broker()
+        for daemon in self.daemons:
+            daemon.process.fuse = None
+            daemon.process.skew = 0
+            daemon.process.paused_until = 0
+        self.start_daemon()
+
+    async def _quiet(self) -> str | None:
+        """Bots stop, what rests is cancelled, everything is answered: what is still wrong, if anything is."""
+        wrong: str | None = "nothing was looked at"
+        deadline = self.loop.time() + PATIENCE
+        while self.loop.time() < deadline:
+            await self._stop_bots()
+            await self._cancel_open()
+            await self._sleep(2.0)
+            wrong = invariants.unrest(self)
+            if wrong is None:
+                return None
+        return wrong
+
+    async def _stop_bots(self) -> None:
+        """As an operator who looks first: a bot that is said to be stopped is let alone."""
+        for bot in BOTS:
+            state = self.broker.retained.get(self.topics.bot_state(bot), b"")
+            if b'"STOPPED"' not in state:
+                await self._command(self.topics.bot_set(bot), b"stop")
+
+    async def _cancel_open(self) -> None:
+        for request_id in self.read(invariants.resting_requests):
+            if request_id in self.person.wanted and f"end-{request_id}" not in self.person.wanted:
+                await self.person.end(request_id)
+
+    async def _command(self, topic: str, payload: bytes) -> None:
+        if self._operator.is_connected:
+            await self._operator.publish_soon(topic, payload)
+
+    async def _sleep(self, seconds: float) -> None:
+        future = self.loop.create_future()
+        self.loop.call_later(seconds, future.set_result, None, context=OUTSIDE)
+        await future
+
+    # ---- a run ----------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        self.market.start()
+        self.person.start()
+        await self._operator.start()
+        self.start_daemon()
+        self._plan()
+        await self._sleep(STORM + 1.0)
+        self._calm_down()
+        wrong = await self._quiet()
+        if wrong is not None:
+            self.violated(f"L1 not at rest {PATIENCE:g} s after the last fault: {wrong}")
+        self.market.open = False
+
+    def run(self) -> Outcome:
+        """The whole life of the world."""
+        try:
+            task = self.loop.create_task(self._run(), context=in_process(Process("world")))
+            self.loop.run_until_complete(task)
+            for problem in invariants.check(self):
+                self.violated(problem)
+        except (Deadlock, TooManySteps) as error:
+            self.violated(f"L1 {error}")
+        finally:
+            outcome = self._outcome()
+            self._unlock()
+            self._stop_reading()
+            for daemon in list(self.daemons):
+                daemon.kill()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # coroutines that never began, as in a killed process
+                self.loop.dispose()
+        return outcome
+
+    def _outcome(self) -> Outcome:
+        self.stats["broker crashes"] = self.broker.stats["crashes"]
+        self.stats["cuts"] = self.broker.stats["cuts"]
+        violation = self.violations[0] if self.violations else None
+        return Outcome(self.seed, violation, self.loop.digest, self.loop.steps, dict(self.stats), tuple(self.trace))
+
+
+def longest_run() -> timedelta:
+    """How much virtual time a world takes at most."""
+    return timedelta(seconds=STORM + 1 + PATIENCE)
