@@ -267,11 +267,11 @@ class Books:
         outcomes = []
         for fact in facts:
             if fact.sequence != self.sequence + 1:
-                raise SequenceHole(f"sequence {self.sequence + 1}, not {fact.sequence}")
+                raise SequenceHole(f"the fact of sequence {self.sequence + 1} is missing, before {fact.sequence}")
             cash = self.cash.get(fact.account)
             if cash is None:
                 if fact.account not in self.accounts:
-                    raise UnknownAccount(f"account {fact.account} of sequence {fact.sequence}")
+                    raise UnknownAccount(f"there is no account {fact.account}, of sequence {fact.sequence}")
                 cash = self.cash[fact.account] = CashBook()
             if isinstance(fact, Trade):
                 outcomes.append(FillOutcome(fact, self._apply_trade(fact)))

@@ -250,6 +250,7 @@ def explain(error: Exception) -> tuple[str, int] | None:
     # Imported here: by the time that something fails, most of these are loaded anyway.
     from config.errors import ConfigError
     from execution.errors import ExecutionError, LedgerError
+    from portfolio.errors import FifoError, SequenceHole, UnknownAccount
     from runtime.broker import PortTaken
     from runtime.errors import RuntimeFault
     from runtime.supervisor import ChildError
@@ -268,6 +269,8 @@ def explain(error: Exception) -> tuple[str, int] | None:
     for kind, code in codes:
         if isinstance(error, kind):
             return str(error), code
+    if isinstance(error, SequenceHole | UnknownAccount | FifoError):  # only facts changed behind our back make these
+        return f"the books are damaged ({error}); `fillbook verify` names the rows", FAILED
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}", UNREACHABLE

@@ -203,7 +203,7 @@ def test_a_hole_in_the_sequence_is_an_error_and_what_came_before_it_is_booked() 
     line.deposit("30")
     books = Books(ACCOUNTS)
 
-    with pytest.raises(SequenceHole, match="sequence 2, not 3"):
+    with pytest.raises(SequenceHole, match="sequence 2 is missing, before 3"):
         books.apply([line.facts[0], line.facts[2]])
 
     assert (books.sequence, books.cash["main"].cash) == (1, D(10))

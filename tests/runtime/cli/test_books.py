@@ -238,3 +238,16 @@ def test_bots_lists_files_and_states(data: Path) -> None:
     found = fillbook("bots", "--data-dir", data, "--json").json["items"]
     assert {item["bot"] for item in found} >= {"sma-cross", "weighted"}
     assert not any(item["running"] for item in found)
+
+
+def test_damaged_books_are_said_to_be_damaged_and_point_to_verify(data: Path, tmp_path: Path) -> None:
+    with sqlite3.connect(data / "fillbook.db", isolation_level=None) as books:
+        books.execute("DROP TRIGGER trades_refuse_delete")
+        books.execute("DELETE FROM trades WHERE sequence = 2")
+        books.execute("DELETE FROM followers")
+    for command in (("portfolio",), ("report", "pnl"), ("allocations", "list")):
+        found = fillbook(*command, "--data-dir", data)
+        assert found.code == 1, command
+        assert "the fact of sequence 2 is missing" in found.err
+        assert "fillbook verify" in found.err
+        assert "Traceback" not in found.err
