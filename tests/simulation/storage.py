@@ -61,6 +61,7 @@ class SimWriter(GroupCommitWriter):
         super().__init__(engine, participants=participants)
         self._disk = disk
         self._delays = delays
+        self._limited = False
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
@@ -101,9 +102,11 @@ class SimWriter(GroupCommitWriter):
                 self._settle(items)
 
     def _transaction(self, connection: Connection, items: list[Any]) -> None:
-        limit = 1 if self._disk.full else NO_LIMIT  # SQLite makes of 1 the size that the file has
-        connection.exec_driver_sql(f"PRAGMA max_page_count = {limit}").close()
-        connection.rollback()  # the pragma began a transaction of its own
+        if self._disk.full or self._limited:
+            self._limited = self._disk.full
+            limit = 1 if self._disk.full else NO_LIMIT  # SQLite makes of 1 the size that the file has
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {limit}").close()
+            connection.rollback()  # the pragma began a transaction of its own
         super()._transaction(connection, items)
 
 

@@ -33,7 +33,7 @@ from tests.simulation.loop import OUTSIDE, Deadlock, Process, SimLoop, TooManySt
 from tests.simulation.people import Market, Person
 from tests.simulation.storage import Disk, File, Locker
 
-STORM = 60.0
+STORM = 24.0
 """Seconds of faults."""
 PATIENCE = 120.0
 """Seconds within which everything must have come to rest after them."""
@@ -46,6 +46,7 @@ _SETTINGS = (
     "portfolio.verify_minutes=0",
     "portfolio.recompute_minutes=0",
     "portfolio.publish_interval_ms=500",
+    "portfolio.republish_seconds=5",
     "portfolio.checkpoint_facts=20",
     "execution.request_expiry_seconds=20",
     "paper.max_volume_share=0",
@@ -118,19 +119,19 @@ class Faults:
 
         return cls(
             network=NetworkFaults(some(0.6, 0.01, 0.3), some(0.7, 0.0, 0.1)),
-            kill=some(0.5, 3, 20),
-            fuse=some(0.6, 2, 12),
-            cut=some(0.6, 2, 15),
-            broker_crash=some(0.4, 10, 40),
-            pause=some(0.3, 8, 30),
-            skew=some(0.3, 5, 20),
+            kill=some(0.5, 1, 10),
+            fuse=some(0.6, 0.7, 6),
+            cut=some(0.6, 1, 8),
+            broker_crash=some(0.4, 4, 20),
+            pause=some(0.3, 3, 12),
+            skew=some(0.3, 2, 10),
             second_daemon=dice.random() < 0.4,
-            full=some(0.2, 10, 40),
-            locked=some(0.3, 5, 30),
-            broken=some(0.2, 10, 40),
+            full=some(0.2, 4, 20),
+            locked=some(0.3, 2, 15),
+            broken=some(0.2, 4, 20),
             crash_image=dice.random() < 0.5,
             naughty=dice.random() < 0.6,
-            asking=dice.choice((0.3, 0.8, 2.0)),
+            asking=dice.choice((0.2, 0.4, 1.0)),
         )
 
 
@@ -324,7 +325,7 @@ class World:
         self._every(faults.full, lambda: self._storage_fault("full"))
         self._every(faults.locked, self._lock)
         self._every(faults.broken, lambda: self._storage_fault("broken"))
-        self._every(2.0, self.broker.snapshot)
+        self._every(1.0, self.broker.snapshot)
 
     def _every(self, pause: float, strike: Callable[[], None]) -> None:
         if not pause:
@@ -357,10 +358,11 @@ class World:
             self.broker.restart()
 
     def _pause_one(self) -> None:
-        if not self.daemons:
+        awake = [daemon for daemon in self.daemons if daemon.process.paused_until <= self.loop.time()]
+        if not awake:
             return
-        daemon = self.dice.choice(self.daemons)
-        daemon.process.paused_until = min(STORM, self.loop.time() + self.dice.uniform(0.5, 20.0))
+        daemon = self.dice.choice(awake)
+        daemon.process.paused_until = min(STORM, self.loop.time() + self.dice.uniform(0.5, 10.0))
         self.stats["pauses"] += 1
         if self.faults.second_daemon:
             self.loop.call_later(self.dice.uniform(0.1, 3.0), self.start_daemon, context=OUTSIDE)
@@ -411,7 +413,7 @@ class World:
         while self.loop.time() < deadline:
             await self._stop_bots()
             await self._cancel_open()
-            await self._sleep(2.0)
+            await self._sleep(1.0)
             wrong = invariants.unrest(self)
             if wrong is None:
                 return None
