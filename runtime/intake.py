@@ -45,7 +45,7 @@ from runtime.recompute import Recomputer
 from runtime.topics import Command, Match, RouteName, Topics
 from runtime.wire_in import response_from
 from signals import outbox
-from signals.errors import SignalsError
+from signals.errors import UnknownBot
 
 log = structlog.get_logger(__name__)
 
@@ -256,10 +256,8 @@ class Intake:
         assert self._core.signals is not None
         try:
             outputs = await self._core.signals.set_bot(command.bot, str(command.action))
-        except SignalsError as error:
-            await self._bury(
-                incoming, match, Reason("unknown_bot", "bot", command.bot, f"a bot that runs here: {error}")
-            )
+        except UnknownBot:
+            await self._bury(incoming, match, Reason("unknown_bot", "bot", command.bot, "a bot that runs here"))
             return
         for output in outputs:
             self._publisher.publish(output)

@@ -93,8 +93,12 @@ def _files(paths: "list[Path]", *, running: bool) -> "dict[str, BotFile]":
             raise
         say(*map(str, invalid.faults))
     files = BotFiles(paths, {})
-    checked = [files.check(path, digest) for path, digest in files.look().items()]
-    return {found.bot.name: found.bot for found in checked if found.bot is not None}
+    bots: dict[str, BotFile] = {}
+    for path, digest in files.look().items():
+        found = files.check(path, digest).bot
+        if found is not None:
+            bots.setdefault(found.name, found)  # of two files with one name the first has it, as at a start
+    return bots
 
 
 def _folders(place: Place) -> list[Path]:

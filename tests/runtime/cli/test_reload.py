@@ -39,12 +39,19 @@ def test_the_demo_says_what_its_changed_files_led_to_and_bots_shows_the_fault(tm
         assert "threshold = 30" in items["btc-momentum"]["file_error"]
         assert items["btc-reversion"]["file_error"] is None
         assert "file not taken: " in fillbook("bots", "--bots", folder, "--data-dir", data).out
+        twin = folder / "twin.toml"
+        twin.write_text('name = "btc-momentum"\nclass = "sma-cross"\nsymbol = "BTC-USD"\n')
+        file.write_text(good.replace("threshold = 0.30", "threshold = 0.26"))
+        until(running, "bot:btc-momentum", "changed by its file")
+        items = fillbook("bots", "--bots", folder, "--data-dir", data, "--json").json["items"]
+        assert [item["class"] for item in items if item["bot"] == "btc-momentum"] == ["weighted"]
+        twin.unlink()
         file.write_text(good.replace("threshold = 0.30", "threshold = 0.25"))
         until(running, "bot:btc-momentum", "changed by its file")
         (folder / "sol-cross.toml").unlink()
         until(running, "bot:sol-cross", "removed by its file")
         items = fillbook("bots", "--bots", folder, "--data-dir", data, "--json").json["items"]
-        assert [item["running"] for item in items if item["bot"] == "sol-cross"] == [False]
+        assert "sol-cross" not in [item["bot"] for item in items]
 
 
 def test_a_hangup_looks_at_the_files_but_a_closed_terminal_is_an_end(tmp_path: Path) -> None:
