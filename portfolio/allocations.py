@@ -252,6 +252,12 @@ def fail(connection: Connection, run_id: int, error: str, traceback: str | None,
     raw.execute(connection, sql, (str(RunStatus.FAILED), stored_time(now), error, traceback, run_id))
 
 
+def is_running(connection: Connection) -> bool:
+    """Whether a run is logged as running: at work in the process that has the role, or dead."""
+    sql = "SELECT 1 FROM fifo_computation_log WHERE status = ? LIMIT 1"
+    return raw.execute(connection, sql, (str(RunStatus.RUNNING),)).fetchone() is not None
+
+
 def fail_interrupted(connection: Connection, now: datetime) -> list[int]:
     """Whoever holds the role alone: runs that are still marked as running died on the way. Their ids."""
     sql = "SELECT id FROM fifo_computation_log WHERE status = ?"

@@ -89,14 +89,19 @@ def _stored(connection: Connection) -> int:
 def _catch_up(
     settings: Settings, path: Path, engine: Engine, readers: Engine, wait_seconds: float
 ) -> list[AlertRaised]:
-    """Ourselves as soon as nobody holds the role: a daemon may end while it is waited for."""
+    """Ourselves as soon as nobody holds the role: a daemon may end while it is waited for.
+
+    A run that is logged as running without anybody in the role died on the way: the log is to say so.
+    """
     deadline = time.monotonic() + wait_seconds
     stored = database.read(readers, _stored)
     locks = RoleLocks(path, (ROLE,))
-    while database.read(readers, is_behind):
+    while (behind := database.read(readers, is_behind)) or database.read(readers, allocations.is_running):
         try:
             locks.acquire()
         except RoleTaken as error:
+            if not behind:
+                return []  # that one's own run, at work
             before, stored = stored, database.read(readers, _stored)
             if stored != before:
                 deadline = time.monotonic() + wait_seconds

@@ -87,3 +87,30 @@ def test_while_another_process_has_the_role_the_command_waits_and_then_says_so(t
     locks.release()
     bring_up_to_date(settings)
     assert _rows(settings) == []
+
+
+def _statuses(settings: Settings) -> list[str]:
+    engine = open_database(settings.resolved_database_url)
+    found = read(engine, lambda c: [row[0] for row in raw.execute(c, "SELECT status FROM fifo_computation_log", ())])
+    engine.dispose()
+    return found
+
+
+def test_a_run_that_was_killed_is_logged_as_failed_by_the_next_command_unless_somebody_has_the_role(
+    tmp_path: Path,
+) -> None:
+    settings = _settings(tmp_path)
+    _record(settings, Side.BUY, Side.SELL)
+    bring_up_to_date(settings)
+    engine = open_database(settings.resolved_database_url)
+    with engine.connect() as connection, connection.begin():
+        raw.execute(connection, "UPDATE fifo_computation_log SET status = 'running', finished_at = NULL", ())
+    engine.dispose()
+    locks = RoleLocks(settings.database_file, ("portfolio",))
+    locks.acquire()
+    assert bring_up_to_date(settings) == []
+    assert _statuses(settings) == ["running"]
+    locks.release()
+    bring_up_to_date(settings)
+    assert _statuses(settings) == ["failed"]
+    assert _rows(settings) == ["1"]
