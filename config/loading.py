@@ -183,6 +183,10 @@ def setting_changes(before: LoadedSettings, after: LoadedSettings) -> tuple[Sett
     )
 
 
+_LONGEST_SETTING = 4_096
+"""Characters of one setting that are shown: the paths of a real machine are long, and people copy them."""
+
+
 def shown_value(value: object) -> str:
     """A setting's value as written in TOML; "(unset)" for None, `***` for a secret."""
     if value is None:
@@ -194,7 +198,7 @@ def shown_value(value: object) -> str:
         return f"{{ {inner} }}" if inner else "{}"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(shown_value, value))}]"
-    return value_text(str(value) if isinstance(value, Path) else value)
+    return value_text(str(value) if isinstance(value, Path) else value, _LONGEST_SETTING)
 
 
 # ---- the sources ----------------------------------------------------------------------------------------

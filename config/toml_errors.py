@@ -74,8 +74,9 @@ def key_text(path: Sequence[str | int]) -> str:
     return text
 
 
-def value_text(value: object) -> str:
-    """A value as a person would write it, on one line and short; passwords inside URLs are masked."""
+def value_text(value: object, longest: int = _LONGEST_VALUE) -> str:
+    """A value as a person would write it, on one line and at most `longest` characters; passwords inside URLs are
+    masked."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
@@ -94,7 +95,7 @@ def value_text(value: object) -> str:
         text = "a number of several hundred digits"  # str() of a huge int raises
     else:
         text = str(value)
-    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
+    return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
 class TomlDocument:

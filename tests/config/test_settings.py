@@ -428,3 +428,9 @@ def test_every_setting_is_shown_with_its_value_and_source(tmp_path: Path) -> Non
     assert rows["broker.reconnect_min_seconds"] == ("0.2", "default")
     assert rows["bots_dir"] == ("(unset)", "default")
     assert rows["data_dir"] == (f'"{tmp_path}/fillbook-data"', "default")
+
+
+def test_a_long_path_is_shown_whole(tmp_path: Path) -> None:
+    deep = tmp_path / "/".join(["a-folder-with-a-long-name"] * 8)
+    rows = {row.key: row.value for row in effective_rows(load(tmp_path, "", overrides=[f"data_dir={deep}"]))}
+    assert rows["data_dir"] == f'"{deep}"'
