@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
@@ -92,10 +93,14 @@ class IntegrityKeeper:
             self._say(account, (broken[account],) if account in broken else ())
 
     async def look(self) -> None:
-        """Act on what the check after each fill found, if anything."""
+        """Act on what the check after each fill found, if anything; `states` say how far sound books were checked."""
         failures = self._books.take_failures()
         if failures:
             await self.failed(failures)
+        now, sequence = self._clock.recorded_now(), self._books.sequence
+        for account, state in self._states.items():
+            if state.ok and state.sequence != sequence:
+                self._states[account] = replace(state, checked_at=now, sequence=sequence)
 
     async def failed(self, failures: Sequence[IntegrityFailed]) -> None:
         """Checks failed: say so, and halt the accounts."""

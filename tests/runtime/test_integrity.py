@@ -120,6 +120,10 @@ async def test_sound_books_are_said_to_be_sound_from_the_start(house: House) -> 
 
     assert all(state.ok for state in house.all_of(Integrity))
     assert house.all_of(HaltChanged) == []
+    assert house.core.integrity is not None
+    (known,) = house.core.integrity.states
+    assert (known.ok, known.sequence) == (True, 3)  # what the next repetition of the retained state says
+    assert known.checked_at > state.checked_at
 
 
 async def test_an_engine_that_splits_wrongly_halts_trading_with_the_first_fill(
