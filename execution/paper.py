@@ -204,7 +204,8 @@ class PaperVenue:
         if order.type is OrderType.MARKET:
             return self._take(resting, last.price, self._bars.get(order.symbol))
         assert order.limit_price is not None
-        price = self._with_costs(order, last.price, self._quantity(resting, last.price), None)
+        wanted = self._quantity(resting, last.price)
+        price = self._with_costs(order, last.price, wanted, self._bars.get(order.symbol), clamp=False)
         if not _worse(order.side, price, order.limit_price):
             return self._fill_rest(resting, price, self._clock.now(), self._costs.taker_fee_bps)
         return self._not_now(order)

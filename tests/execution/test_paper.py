@@ -282,6 +282,12 @@ class TestLastPrices:
         assert answer.trades[0].price == Decimal("200.22")
         assert answer.trades[0].executed_at == at(2)
 
+    async def test_a_limit_that_fills_at_once_slips_like_a_market_order(self, exchange: Opener) -> None:
+        house = await exchange(slippage_bps="50", slippage_cap_bps="500", half_spread_bps="10")
+        await house.price("200", 2)
+        answer = await house.buy("20", limit="210")
+        assert answer.trades[0].price == Decimal("200.22")
+
     async def test_a_resting_limit_fills_at_its_limit_as_a_maker(self, exchange: Opener) -> None:
         house = await exchange(maker_fee_bps="40", taker_fee_bps="60")
         await house.buy("1", limit="90")
