@@ -151,6 +151,8 @@ class Core:
         failed = False
         while True:
             try:
+                if failed:
+                    await self.follower.poll()  # facts that could not be told; the bots decide with them
                 await self.on_candle(candle)
                 if failed and self.signals is not None:
                     for output in await self.signals.flush():
@@ -196,12 +198,20 @@ class Core:
             await self.handle(Envelope(request, derived_id("halt", request.account, request.request_id)))
 
     async def spread(self, events: Iterable[Event]) -> None:
-        """Tell the other services, then the bus. Facts are known to all before an answer goes out."""
+        """Tell the other services, then the bus. Facts are known to all before an answer goes out.
+
+        When the storage fails on the way, everything else is told all the same, since nobody tells it again, and
+        StorageUnavailable is raised at the end: `follower.poll` hands the facts out later.
+        """
+        failure: StorageUnavailable | None = None
         for event in events:
             if isinstance(event, FactsRecorded):
-                await self.follower.offer(event)  # its consumers announce what is new
-                if self.integrity is not None:
-                    await self.integrity.look()
+                try:
+                    await self.follower.offer(event)  # its consumers announce what is new
+                    if self.integrity is not None:
+                        await self.integrity.look()
+                except StorageUnavailable as error:
+                    failure = error
                 continue
             if isinstance(event, HaltChanged) and self.integrity is not None:
                 self.publish(event)
@@ -213,6 +223,8 @@ class Core:
                     for output in await self.signals.on_response(event):
                         self.publish(output)
             self.publish(event)
+        if failure is not None:
+            raise failure
 
 
 def risk_limits(settings: Settings) -> RiskLimits:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TypeAlias
 
 from execution import ledger
+from execution.errors import StorageUnavailable
 from execution.model import AlertRaised, Candle, FactsRecorded, OrderRequest, Responded
 from execution.ports import Clock, Reader, Writer
 from execution.totals import read_totals
@@ -170,12 +171,19 @@ class SignalsService(TakesTurns):
         if request is None or not response.final:
             return []
         if any(trade.sequence > self.holdings.sequence for trade in response.trades):
-            await self.catch_up()  # the fill must be known before the bot may ask again
+            await self._catch_up_for(request)  # the fill must be known before the bot may ask again
         self._unanswered.settle(request.request_id)
         runner = self._crew.runners.get(bot_of(request))
         alert = None if runner is None else runner.answered(request, response)
         outputs: list[Output] = [] if alert is None else [alert]
         return [*outputs, *await self._commit()] if self._at_once else outputs
+
+    async def _catch_up_for(self, request: OrderRequest) -> None:
+        try:
+            await self.catch_up()
+        except StorageUnavailable:
+            self._unanswered.forget_answer(request.request_id)  # repeated, it is answered again
+            raise
 
     @in_turn
     async def set_bot(self, name: str, command: str) -> list[Output]:

@@ -65,6 +65,10 @@ class Unanswered:
         self._acknowledged.add(response.request_id)
         return request
 
+    def forget_answer(self, request_id: str) -> None:
+        """The answer could not be taken: the request is repeated until it can."""
+        self._acknowledged.discard(request_id)
+
     def settle(self, request_id: str) -> None:
         """The final answer is here. The mark in the outbox may wait for the next transaction: a lost mark costs
         one repetition, which gets the same answer."""

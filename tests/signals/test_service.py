@@ -264,6 +264,22 @@ async def test_missed_facts_are_read_from_the_ledger() -> None:
     stage.service.on_facts = real  # type: ignore[method-assign]
 
 
+async def test_an_answer_that_could_not_be_taken_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the bot would wait for it until the next start (simulation, seed 97)."""
+    stage = await started(bot(SMA))
+    (request,) = requests(await play(stage, DOWN_UP[:9]))
+    monkeypatch.setattr(stage.service, "on_facts", _lost)
+    with monkeypatch.context() as patched:
+        patched.setattr(stage.reader, "read", _broken)
+        with pytest.raises(StorageUnavailable):
+            await stage.fill(request, Decimal(150), DOWN_UP[9].time)
+    assert stage.service.open_requests() == [request]
+
+
+def _broken(query: object) -> None:
+    raise StorageUnavailable("disk I/O error")
+
+
 async def _lost(recorded: object) -> None:
     """A message that never came."""
 
