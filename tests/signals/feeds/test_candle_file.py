@@ -262,10 +262,7 @@ def test_no_candle_of_a_bad_chunk_is_handed_out(tmp_path: Path, monkeypatch: pyt
         next(stream)
 
 
-def test_a_hundred_thousand_candles_are_read_in_well_under_a_second(tmp_path: Path) -> None:
-    """The aim is 0.35 s on an idle machine; the limit here leaves room for a busy one."""
-    path = written(tmp_path, bars([START + timedelta(minutes=n) for n in range(100_000)]))
-    begin = time.process_time()
-    count = sum(1 for _ in CandleFile.open(path, "X").candles())
-    assert count == 100_000
-    assert time.process_time() - begin < 1.0
+def test_a_file_of_many_chunks_is_read_whole_and_in_order(tmp_path: Path) -> None:
+    path = written(tmp_path, bars([START + timedelta(minutes=n) for n in range(30_000)]))
+    times = [candle.time for candle in CandleFile.open(path, "X").candles()]
+    assert times == [START + timedelta(minutes=n) for n in range(30_000)]
