@@ -1,6 +1,5 @@
 """Candle files: what is read, how the timeframe is told, and every fault with its line."""
 
-import time
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import islice
