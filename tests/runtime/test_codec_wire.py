@@ -1,7 +1,6 @@
 """The JSON of what leaves: shapes of the specification, plain decimals, and cheap enough for the hot path."""
 
 import json
-import time
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import MappingProxyType
@@ -161,16 +160,3 @@ def test_everything_else_is_json_with_null_for_unknown() -> None:
 def test_a_score_that_is_no_number_never_leaves() -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         wire.encode({"score": float("nan")})
-
-
-def test_a_trade_and_a_response_are_built_in_microseconds() -> None:
-    """About 10 us each on two shared cores; the bound leaves room for a busy machine."""
-
-    def microseconds(count: int = 2000) -> float:
-        started = time.perf_counter()
-        for _ in range(count):
-            wire.encode(wire.trade_wire(TRADE))
-            wire.encode(wire.response_wire(RESPONSE))
-        return (time.perf_counter() - started) / count / 2 * 1e6
-
-    assert min(microseconds() for _ in range(5)) < 40
