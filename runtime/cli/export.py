@@ -27,9 +27,9 @@ OutputOption = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     export = typer.Typer(help="Export trades, allocations or cash flows.", no_args_is_help=True)
-    command(export, "trades")(trades)
-    command(export, "allocations")(allocations)
-    command(export, "cash-flows")(cash_flows)
+    command(export, "trades", json=True)(trades)
+    command(export, "allocations", json=True)(allocations)
+    command(export, "cash-flows", json=True)(cash_flows)
     app.add_typer(export, name="export", rich_help_panel=PANEL)
 
 
@@ -92,9 +92,11 @@ def _write(
     columns: Sequence[str],
     rows: "Callable[[Connection], Iterator[ExportRow]]",
 ) -> None:
-    """Stream rows of one consistent read."""
+    """Stream rows of one consistent read; `--json` is another word for JSON lines."""
     from runtime import exporting
 
+    if place.json:
+        format_ = "jsonl"
     writers = {"csv": exporting.write_csv, "jsonl": exporting.write_jsonl}
     if format_ not in writers:
         raise typer.BadParameter(f"csv or jsonl, not {format_!r}", param_hint="--format")

@@ -155,6 +155,12 @@ def test_rejected_rows_are_named_in_the_order_of_the_file(here: Here, tmp_path: 
     assert [fault["line"] for fault in found["errors"]] == [2, 3]
 
 
+@pytest.mark.parametrize("what", ["trades", "allocations", "cash-flows"])
+def test_export_takes_json_for_json_lines(here: Here, tmp_path: Path, what: str) -> None:
+    here.bring(fills(tmp_path / "fills.csv"))
+    assert here("export", what, "--json").out == here("export", what, "--format", "jsonl").out
+
+
 def test_json_lines_travel_as_well(here: Here, tmp_path: Path) -> None:
     here.bring(fills(tmp_path / "x.csv"))
     out = tmp_path / "out.jsonl"
