@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection
@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from config.exact import plain
 from execution import followers, ledger, orders, raw
 from execution.model import Order, OrderStatus, Trade
+from execution.service import STORAGE
 from portfolio.service import read_portfolios
 from portfolio.verify import verify
 from runtime import wire
@@ -105,7 +106,7 @@ def _retained_switches(connection: Connection, world: "World") -> Iterator[str]:
     change = stored.get(ACCOUNT)
     if change is not None and halt != wire.halt_wire(change):
         yield f"I7 the retained halt is {halt}, the database says {wire.halt_wire(change)}"
-    if change is None and halt.get("halted"):
+    if change is None and halt and halt["by"] != STORAGE:
         yield f"I7 a halt is retained that is not stored: {halt}"
     if change is not None and change.halted:
         yield "trading is halted"
@@ -134,6 +135,7 @@ def _problems(connection: Connection, world: "World") -> Iterator[str]:
     world.stats["fills"] += len(trades)
     yield from _one_order_a_request(placed, trades)
     yield from _answers(connection, world, placed, trades)
+    yield from _prices_and_times(world, placed, trades)
     yield from _cash(connection, trades)
     yield from _sequences(connection, world)
     for result in verify(connection):
@@ -169,6 +171,24 @@ def _one_order_a_request(placed: list[Order], trades: list[Trade]) -> Iterator[s
             yield f"I2 order {order.request_id} of {order.quantity} was filled with {total}"
         if order.status is OrderStatus.FILLED and not total:
             yield f"I2 order {order.request_id} is filled without a fill"
+
+
+def _prices_and_times(world: "World", placed: list[Order], trades: list[Trade]) -> Iterator[str]:
+    """I3 for the paper exchange: its fees to the last digit, and nothing filled after its time."""
+    costs = world.settings.paper
+    known = {order.id: order for order in placed}
+    for trade in trades:
+        shares = (costs.taker_fee_bps, costs.maker_fee_bps)
+        # Written out here and not taken from the exchange: basis points, half to even, 8 places.
+        fees = [
+            (trade.price * trade.quantity * bps / 10_000).quantize(Decimal("1e-8"), ROUND_HALF_EVEN) for bps in shares
+        ]
+        if trade.fee not in fees:
+            yield f"I3 trade {trade.id} cost a fee of {trade.fee}, not one of {fees}"
+        order = known.get(trade.order_id or "")
+        late = order is not None and order.expires_at is not None and trade.executed_at >= order.expires_at
+        if late and order is not None and order.decided_at is None and not world.faults.skew:
+            yield f"I5 order {order.request_id} was filled at {trade.executed_at}, it expired at {order.expires_at}"
 
 
 def _answers(connection: Connection, world: "World", placed: list[Order], trades: list[Trade]) -> Iterator[str]:

@@ -152,7 +152,7 @@ class Person:
 
     async def _ask(self) -> None:
         await self._bus.start()
-        while self.busy:
+        while self.busy and self._pause:
             await asyncio.sleep(self._dice.expovariate(1 / self._pause))
             if self.busy:
                 await self._something()

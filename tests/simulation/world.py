@@ -10,17 +10,19 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
 from config.loading import load_settings
 from config.settings import Settings
 from config.toml_errors import TomlDocument
+from execution.errors import ExecutionError
 from execution.model import Order
 from execution.venue import VenueReport
+from portfolio.errors import PortfolioError
 from runtime.database import open_database, read, sqlite_url
 from runtime.topics import Topics
 from signals.bot_file import BotFile
@@ -82,7 +84,7 @@ backoff_minutes = 0
 notional = 90
 trailing_stop_pct = 2
 stop_loss_pct = 4
-signals = [{function = "ROC", mapper = "zscore", weight = 1, params = {timeperiod = 3}}]
+signals = [{function = "RSI", weight = 1, params = {timeperiod = 2}}]
 """
 
 
@@ -135,6 +137,25 @@ class Faults:
         )
 
 
+CALM = Faults(
+    network=NetworkFaults(slow=0.0),
+    kill=0,
+    fuse=0,
+    cut=0,
+    broker_crash=0,
+    pause=0,
+    skew=0,
+    second_daemon=False,
+    full=0,
+    locked=0,
+    broken=0,
+    crash_image=False,
+    naughty=False,
+    asking=0,
+)
+"""Nothing goes wrong, and the person wants nothing: for comparisons with the real thing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one seed."""
@@ -148,7 +169,8 @@ class Outcome:
 
 
 @cache
-def _bots() -> tuple[BotFile, ...]:
+def bot_files() -> tuple[BotFile, ...]:
+    """The bots of every world."""
     found = []
     for text in _BOT_FILES.split("---"):
         bot, faults = check_bot(TomlDocument.parse(text, "bot.toml"), {})
@@ -172,7 +194,7 @@ def _empty_books(folder: Path) -> Path:
 
 
 class World:
-    """See the module. `calm`: no faults at all, for comparisons with the real daemon."""
+    """See the module. `faults` None: drawn from the seed."""
 
     def __init__(self, seed: int, folder: Path, *, faults: Faults | None = None) -> None:
         self.seed = seed
@@ -228,11 +250,12 @@ class World:
     def read(self, query: Callable[[Connection], invariants.T]) -> invariants.T:
         """One read of what is committed, beside everybody."""
         if self._reads is None or self._reads[0] != self.file.path:
-            self._stop_reading()
+            self.close()
             self._reads = (self.file.path, self.file.read_engine())
         return read(self._reads[1], query)
 
-    def _stop_reading(self) -> None:
+    def close(self) -> None:
+        """After the last `read`."""
         if self._reads is not None:
             self._reads[1].dispose()
             self._reads = None
@@ -255,7 +278,7 @@ class World:
             f"daemon-{self._lives}",
             loop=self.loop,
             settings=self.settings,
-            bots=_bots(),
+            bots=bot_files(),
             broker=self.broker,
             file=self.file,
             disk=self.disk,
@@ -464,10 +487,12 @@ class World:
                 self.violated(problem)
         except (Deadlock, TooManySteps) as error:
             self.violated(f"L1 {error}")
+        except (ExecutionError, PortfolioError, DBAPIError) as error:
+            self.violated(f"I9 the books cannot be read: {error!r}")
         finally:
             outcome = self._outcome()
             self._unlock()
-            self._stop_reading()
+            self.close()
             for daemon in list(self.daemons):
                 daemon.kill()
             with warnings.catch_warnings():
@@ -480,8 +505,3 @@ class World:
         self.stats["cuts"] = self.broker.stats["cuts"]
         violation = self.violations[0] if self.violations else None
         return Outcome(self.seed, violation, self.loop.digest, self.loop.steps, dict(self.stats), tuple(self.trace))
-
-
-def longest_run() -> timedelta:
-    """How much virtual time a world takes at most."""
-    return timedelta(seconds=STORM + 1 + PATIENCE)
