@@ -252,7 +252,8 @@ def explain(error: Exception) -> tuple[str, int] | None:
     from execution.errors import ExecutionError, LedgerError
     from portfolio.errors import FifoError, SequenceHole, UnknownAccount
     from runtime.broker import PortTaken
-    from runtime.errors import RuntimeFault
+    from runtime.errors import RuntimeFault, WouldLose
+    from runtime.schema import NotProven
     from runtime.supervisor import ChildError
     from signals.errors import SignalsError
 
@@ -262,6 +263,8 @@ def explain(error: Exception) -> tuple[str, int] | None:
         (SignalsError, USAGE),  # a candle file with faults
         (PortTaken, USAGE),
         (ChildError, UNREACHABLE),
+        (NotProven, FAILED),
+        (WouldLose, FAILED),
         (RuntimeFault, UNREACHABLE),
         (LedgerError, FAILED),
         (ExecutionError, UNREACHABLE),

@@ -58,9 +58,19 @@ def test_a_folder_that_takes_no_backup_leaves_the_books_alone(books: Path) -> No
 
 def test_facts_are_never_dropped_and_the_refusal_names_the_backup(books: Path) -> None:
     done = fillbook("db", "downgrade", "base", "--data-dir", books)
-    assert done.code == 3
+    assert done.code == 1
     assert "the ledger holds" in done.err
     assert str(next((books / "backups").iterdir())) in done.err
+
+
+def test_books_that_fail_a_check_are_not_changed(books: Path) -> None:
+    with closing(sqlite3.connect(books / "fillbook.db", isolation_level=None)) as connection:
+        connection.execute("DROP TRIGGER trades_refuse_update")
+        connection.execute("UPDATE trades SET price = '1' WHERE sequence = 2")
+    done = fillbook("db", "downgrade", "0003", "--data-dir", books)
+    assert done.code == 1
+    assert "nothing was changed" in done.err
+    assert fillbook("db", "current", "--json", "--data-dir", books).json["revision"] == SCHEMA_REVISION
 
 
 def test_books_that_somebody_works_on_are_not_changed(books: Path) -> None:
