@@ -9,6 +9,10 @@ class Unreachable(RuntimeFault):
     """A service (the daemon, the broker, the database) is out of reach: exit code 3."""
 
 
+class NotProven(RuntimeFault):
+    """A check of the books fails: they are left as they are, or go back to the backup."""
+
+
 class WouldLose(RuntimeFault):
     """Something would be lost that nothing can bring back; nothing was changed."""
 

@@ -14,16 +14,12 @@ from sqlalchemy.exc import DBAPIError
 from portfolio import verify as proofs
 from runtime import backups, database
 from runtime.database import SCHEMA_REVISION
-from runtime.errors import RuntimeFault, Unreachable, WouldLose
+from runtime.errors import NotProven, Unreachable, WouldLose
 
 _MIGRATIONS = Path(__file__).parent / "migrations" / "versions"
 
 REVISIONS = ("base", *sorted(path.name[:4] for path in _MIGRATIONS.glob("[0-9]*.py")))
 """All revisions, oldest first: each file's name begins with its revision."""
-
-
-class NotProven(RuntimeFault):
-    """A check of the books fails: they are left as they are, or go back to the backup."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -252,8 +252,7 @@ def explain(error: Exception) -> tuple[str, int] | None:
     from execution.errors import ExecutionError, LedgerError
     from portfolio.errors import FifoError, SequenceHole, UnknownAccount
     from runtime.broker import PortTaken
-    from runtime.errors import RuntimeFault, WouldLose
-    from runtime.schema import NotProven
+    from runtime.errors import NotProven, RuntimeFault, WouldLose
     from runtime.supervisor import ChildError
     from signals.errors import SignalsError
 

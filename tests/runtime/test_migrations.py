@@ -21,7 +21,7 @@ from execution.model import Account, CashFlowKind, Side, Source, trade_cash_effe
 from portfolio.views import VIEWS
 from runtime import backups, database, schema
 from runtime.database import SCHEMA_REVISION, SchemaOutdated
-from runtime.errors import WouldLose
+from runtime.errors import NotProven, WouldLose
 
 NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
 D = Decimal
@@ -200,7 +200,7 @@ def test_books_that_fail_their_checks_are_not_touched(books: Books) -> None:
     books.sql("DROP TRIGGER trades_refuse_update")
     books.sql("UPDATE trades SET price = '101' WHERE id = 't0'")
     books.sql(guard)
-    with pytest.raises(schema.NotProven, match="nothing was changed"):
+    with pytest.raises(NotProven, match="nothing was changed"):
         books.up()
     assert schema.current(books.file) == "0003"
 
