@@ -213,6 +213,8 @@ class Core:
                 except StorageUnavailable as error:
                     failure = error
                 continue
+            if isinstance(event, HaltChanged) and self.signals is not None:
+                self.signals.on_halt(event)
             if isinstance(event, HaltChanged) and self.integrity is not None:
                 self.publish(event)
                 await self.integrity.on_halt(event)

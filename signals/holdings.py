@@ -17,10 +17,12 @@ from execution.totals import Totals, note_opening, quantity_effect
 class Holdings:
     """The sums over all facts up to `sequence`."""
 
-    __slots__ = ("_cash", "_instruments", "_last_fills", "_opened", "_positions", "sequence")
+    __slots__ = ("_cash", "_instruments", "_last_fills", "_opened", "_positions", "halted", "sequence")
 
     def __init__(self, instruments: Mapping[str, Instrument] | None = None) -> None:
         self.sequence = 0
+        self.halted: set[str] = set()
+        """The accounts whose trading is halted."""
         self._instruments: dict[str, Instrument] = dict(instruments or {})
         self._positions: dict[tuple[str, str], Decimal] = {}
         self._cash: dict[str, Decimal] = {}

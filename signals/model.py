@@ -40,6 +40,8 @@ class Wait(StrEnum):
     NEXT_CANDLE = "next_candle"
     CASH = "cash"
     POSITION = "position"
+    HALT = "halt"
+    STALE = "stale_data"
 
 
 class Part(NamedTuple):

@@ -13,7 +13,7 @@ from signals.bot_file import BotFile
 from signals.classes import build_bot
 from signals.holdings import Holdings
 from signals.isolation.limits import BotLimits
-from signals.model import BotState, BotStatus, Recommendation, Wait
+from signals.model import BotState, BotStatus, Recommendation, Temperature, Wait
 from signals.policy import Policy, Size
 from signals.request_rate import RequestRate
 from signals.scores import temperature
@@ -197,13 +197,15 @@ class BotRunner:
         self._decided_at = decided_at
         return self._advise(bar.candle, decided_at)
 
-    def evaluate(self) -> Recommendation | None:
-        """The advice on the last candle once more, with what is known of the account by now."""
+    def evaluate(self, now: datetime) -> Recommendation | None:
+        """The advice on the last candle once more, with what is known of the account by now; FROZEN when the
+        candle closed more than two timeframes ago."""
         if self._candle is None or self._decided_at is None:
             return None
-        return self._advise(self._candle, self._decided_at)
+        is_stale = now - self._decided_at > 2 * timeframe_length(self._candle.timeframe)
+        return self._advise(self._candle, self._decided_at, Wait.STALE if is_stale else None)
 
-    def _advise(self, candle: Candle, decided_at: datetime) -> Recommendation:
+    def _advise(self, candle: Candle, decided_at: datetime, frozen: Wait | None = None) -> Recommendation:
         bot, policy, holdings = self._bot, self.policy, self._holdings
         assert bot is not None
         assert policy is not None
@@ -212,7 +214,10 @@ class BotRunner:
         policy.observe(side, decided_at)
         cooldown_until = policy.cooldown_until(decided_at, holdings)
         size = None
-        if side is not None and cooldown_until is None and (self.stops is None or not self.stops.blocks):
+        if self._account in holdings.halted:
+            frozen = Wait.HALT
+        may_ask = frozen is None and cooldown_until is None and (self.stops is None or not self.stops.blocks)
+        if side is not None and may_ask:
             size = policy.size(verdict, decided_at, candle.close, holdings)
         self._size = size
         score = verdict.score
@@ -223,7 +228,7 @@ class BotRunner:
             candle.timeframe,
             side,
             score,
-            temperature(score, *self._cuts),
+            temperature(score, *self._cuts) if frozen is None else Temperature.FROZEN,
             verdict.parts,
             policy.confirmed_since,
             cooldown_until,
@@ -232,7 +237,9 @@ class BotRunner:
             decided_at,
             self._threshold,
             policy.confirmation_due,
-            None if side is None or size is not None else self._waiting_for(side, cooldown_until, decided_at),
+            None
+            if side is None or size is not None
+            else frozen or self._waiting_for(side, cooldown_until, decided_at),
         )
         return advice
 

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from execution import ledger
 from execution.errors import StorageUnavailable
-from execution.model import AlertRaised, Candle, FactsRecorded, OrderRequest, Responded
+from execution.model import AlertRaised, Candle, FactsRecorded, HaltChanged, OrderRequest, Responded
 from execution.ports import Clock, Reader, Writer
 from execution.totals import read_totals
 from signals.bot import Bar
@@ -86,12 +86,20 @@ class SignalsService(TakesTurns):
         """Restore states and open requests, sum up the ledger, warm the bots. Returns every bot's state."""
         stored = await self._reader.read(read_stored)
         self.holdings.learn(stored.instruments)
+        self.holdings.halted = stored.halted
         self.holdings.load(await self._reader.read(read_totals))
         self._unanswered.restore(stored.requests)
         said = await self._crew.start(stored)
         homeless = await self._crew.homeless(self._crew.runners.values())
         gone = [BotRemoved(name) for name in stored.rows if name not in self._crew.runners]
         return [*said, *homeless, *gone, *self.states()]
+
+    def on_halt(self, change: HaltChanged) -> None:
+        """An account's trading was halted or resumed: its bots advise on, FROZEN, and ask for nothing meanwhile."""
+        if change.halted:
+            self.holdings.halted.add(change.account)
+        else:
+            self.holdings.halted.discard(change.account)
 
     async def catch_up(self) -> None:
         """Add the ledger's facts that are not known yet."""
@@ -217,7 +225,7 @@ class SignalsService(TakesTurns):
     def _evaluate(self, runner: BotRunner) -> list[Output]:
         outputs: list[Output] = []
         try:
-            advice = runner.evaluate()
+            advice = runner.evaluate(self._clock.now())
             if advice is not None:
                 outputs.append(advice)
                 if advice.ready_to_trade:

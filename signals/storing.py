@@ -8,7 +8,7 @@ from sqlalchemy import Connection, select
 
 from config.instruments import Instrument
 from config.times import stored_time
-from execution import candles, ledger, raw
+from execution import candles, ledger, orders, raw
 from execution.model import Candle, Json, OrderRequest
 from execution.ports import Writer
 from execution.tables import json_text
@@ -31,6 +31,7 @@ class Stored(NamedTuple):
     requests: list[OrderRequest]
     instruments: dict[str, Instrument]
     latest: dict[tuple[str, str], Candle]
+    halted: set[str]
 
 
 def read_stored(connection: Connection) -> Stored:
@@ -41,7 +42,13 @@ def read_stored(connection: Connection) -> Stored:
         bot: {"status": status, "operator_stopped": stopped, "state": state}
         for bot, status, stopped, state in connection.execute(query)
     }
-    return Stored(rows, outbox.load_open(connection), ledger.instruments(connection), candles.latest(connection))
+    return Stored(
+        rows,
+        outbox.load_open(connection),
+        ledger.instruments(connection),
+        candles.latest(connection),
+        set(orders.halts(connection)),
+    )
 
 
 async def commit(

@@ -21,6 +21,8 @@ _WAITING: Mapping[str, str] = {
     "next_candle": "It has asked for this candle's order already; it may ask again at the next one.",
     "cash": "There is not enough cash to buy with.",
     "position": "There is nothing to sell.",
+    "halt": "Trading of its account is halted: nothing is asked for until a person resumes it (`fillbook resume`).",
+    "stale_data": "Its last candle is more than two timeframes old: nothing is asked for on such a price.",
 }
 
 

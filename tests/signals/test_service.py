@@ -10,12 +10,12 @@ from sqlalchemy import select
 
 from execution import candles as stored_candles
 from execution.errors import StorageUnavailable
-from execution.model import AlertRaised, Json, OrderRequest, Responded, ResponseStatus, Side
+from execution.model import AlertRaised, HaltChanged, Json, OrderRequest, Responded, ResponseStatus, Side
 from signals import runner, tables
 from signals.bot import Bar, BaseBot, PositionView, Verdict
 from signals.bot_file import BotFile
 from signals.errors import UnknownBot, UnknownCommand
-from signals.model import BotState, BotStatus, Recommendation
+from signals.model import BotState, BotStatus, Recommendation, Temperature, Wait
 from signals.service import Output
 from signals.sma_cross import SmaCross
 from tests.signals.stage import MINUTE, SMA, START, WEIGHTED, Stage, advices, bot, candle, play, requests, walk
@@ -341,3 +341,40 @@ async def test_a_state_that_is_no_json_is_that_bots_failure(monkeypatch: pytest.
     assert len([a for a in advices(outputs) if a.bot == "sma"]) == 9
     assert [o.code for o in outputs if isinstance(o, AlertRaised)] == ["bot_failed"]
     assert len(requests(outputs)) == 1
+
+
+async def test_while_its_account_is_halted_a_bot_advises_frozen_and_asks_for_nothing() -> None:
+    prices = [10, 9, 8, 7, 6, 5, 4, 4, 20]  # the cross upwards comes on the last one
+    free, halted = Stage([bot(SMA)]), Stage([bot(SMA)])
+    for stage in (free, halted):
+        await stage.service.start()
+    halted.service.on_halt(HaltChanged("main", True, "manual", None, START))
+
+    for stage, expected in ((free, 1), (halted, 0)):
+        outputs: list[Output] = []
+        for minute, price in enumerate(prices):
+            outputs += await stage.service.on_candle(candle(minute, price))
+        stage.clock.time = START + len(prices) * MINUTE
+        assert len(requests(outputs)) == expected
+    (advice,) = (state.last_recommendation for state in halted.service.states())
+    assert advice is not None
+    assert (advice.side, advice.temperature, advice.ready_to_trade) == (Side.BUY, Temperature.FROZEN, False)
+    assert advice.waiting_for is Wait.HALT
+
+    halted.service.on_halt(HaltChanged("main", False, "manual", None, START))
+    outputs = await halted.service.set_bot("sma", "evaluate")
+    assert [request.side for request in requests(outputs)] == [Side.BUY]
+
+
+async def test_asked_on_an_old_candle_a_bot_is_frozen() -> None:
+    stage = Stage([bot(SMA)])
+    await stage.service.start()
+    for minute, price in enumerate([10, 9, 8, 7, 6, 5, 4, 4, 4]):
+        await stage.service.on_candle(candle(minute, price))
+    stage.clock.time = START + 11 * MINUTE + timedelta(microseconds=1)  # the last one closed at minute 9
+
+    outputs = await stage.service.set_bot("sma", "evaluate")
+
+    (advice,) = advices(outputs)
+    assert advice.temperature is Temperature.FROZEN
+    assert requests(outputs) == []
