@@ -10,6 +10,8 @@ from runtime.cli.books import page
 if TYPE_CHECKING:
     from decimal import Decimal
 
+    from sqlalchemy import Connection
+
     from config.instruments import Instrument
 
 PANEL = "Set up"
@@ -35,15 +37,23 @@ def add_account(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Lower-case letters, digits and -.")],
     mode: Annotated[str, typer.Option("--mode", metavar="spot|margin", help="margin may sell short.")] = "spot",
     currency: Annotated[str, typer.Option("--currency", metavar="CUR", help="Of its cash.")] = "USD",
+    deposit: Annotated[
+        str | None,
+        typer.Option("--deposit", metavar="N", help="What it starts with (default: account.initial_deposit)."),
+    ] = None,
 ) -> None:
-    """Add a paper account; it starts empty (see `deposit`)."""
+    """Add a paper account. It starts with a deposit, like the first one; --deposit 0: empty."""
     import re
+    from dataclasses import replace
 
-    from execution import ledger
+    from config.exact import ZERO
+    from execution.errors import LedgerError
     from execution.model import Account, AccountMode
     from runtime.cli.offline import change
-    from runtime.cli.output import show
+    from runtime.cli.output import money, show
     from runtime.clock import WallClock
+    from runtime.core import opening_deposit
+    from runtime.database import ensure_account
     from runtime.topics import is_account
 
     if not is_account(name):
@@ -56,8 +66,18 @@ def add_account(
     if re.fullmatch("[A-Z]{3,5}", currency) is None:
         raise typer.BadParameter(f"3 to 5 capital letters, not {currency!r}", param_hint="--currency")
     account = Account(name, mode=AccountMode(mode), currency=currency)
-    change(place, lambda connection: ledger.add_account(connection, account, WallClock().now()))
-    show(f"account {name}: paper, {mode}, {currency}")
+    amount = place.settings.account.initial_deposit
+    if deposit is not None:
+        amount = _positive("--deposit", deposit, zero=True) or ZERO
+    opening = opening_deposit(place.settings, amount, WallClock())
+    first = None if opening is None else replace(opening, account=name, currency=currency)
+
+    def add(connection: "Connection") -> None:
+        if not ensure_account(connection, account, first, WallClock().recorded_now()):
+            raise LedgerError(f"account {name!r} exists already")
+
+    change(place, add)
+    show(f"account {name}: paper, {mode}, {money(amount)} {currency}")
 
 
 def list_accounts(place: Place) -> None:

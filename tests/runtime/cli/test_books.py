@@ -130,6 +130,10 @@ def test_accounts_and_instruments_are_added_once(tmp_path: Path) -> None:
     assert listed["next"] is None
     assert [(item["name"], item["mode"]) for item in listed["items"]] == [("main", "spot"), ("savings", "margin")]
     assert fillbook("portfolio", "--data-dir", data, "--json").json["cash"] == "10000"
+    assert fillbook("portfolio", "--account", "savings", "--data-dir", data, "--json").json["cash"] == "10000"
+    assert fillbook("account", "add", "empty", "--deposit", "0", "--data-dir", data).code == 0
+    assert fillbook("portfolio", "--account", "empty", "--data-dir", data, "--json").json["cash"] == "0"
+    assert fillbook("account", "add", "x", "--deposit", "-1", "--data-dir", data).code == 2
     assert fillbook("deposit", "5", "--account", "savings", "--data-dir", data).code == 0
     for reserved in ("market", "Main", "a b"):
         assert fillbook("account", "add", reserved, "--data-dir", data).code == 2

@@ -115,7 +115,7 @@ def test_a_file_that_cannot_be_read_at_all_changes_nothing(here: Here, tmp_path:
 def test_an_unknown_account_is_told_how_to_be_made(here: Here, tmp_path: Path) -> None:
     here.bring(fills(tmp_path / "x.csv"))
     assert "fillbook account add ann" in here("import", tmp_path / "x.csv", "--account", "ann", code=2).err
-    here("account", "add", "ann")
+    here("account", "add", "ann", "--deposit", "0")
     found = here.bring(tmp_path / "x.csv", "--account", "ann")
     assert (found["added"], found["cash"]) == (3, "-1900")
     assert "-1900 USD" in found["warnings"][-1]
