@@ -70,6 +70,7 @@ class SimDaemon:
         file: File,
         disk: Disk,
         seed: object,
+        slow: float,
         on_made: Callable[["SimDaemon"], None],
         on_end: Callable[["SimDaemon", BaseException | None], None],
     ) -> None:
@@ -83,7 +84,7 @@ class SimDaemon:
         self._broker = broker
         self._file = file
         self._disk = disk
-        self._delays = Delays(random.Random(f"storage {seed} {name}"))
+        self._delays = Delays(random.Random(f"storage {seed} {name}"), slow)
         self._on_made = on_made
         self._on_end = on_end
         self._bus: SimBus | None = None

@@ -30,6 +30,24 @@ NOT_BINDING = frozenset({"storage_unavailable", "idempotency_conflict", "retaine
 """Codes of refusals that say nothing about what becomes of the request itself."""
 
 
+def next_candle(symbol: str, dice: random.Random, number: int, before: Decimal) -> Candle:
+    """The candle that opens `number` seconds after the beginning, at the close before it."""
+    move = Decimal(dice.randint(-150, 150)) / 10_000
+    if dice.random() < 0.03:
+        move *= 5
+    close = max(Decimal(20), (before * (1 + move)).quantize(CENT))
+    high, low = max(before, close), min(before, close)
+    return Candle(symbol, TIMEFRAME, true_time(number), before, high, low, close, Decimal(1000))
+
+
+def history(symbol: str, dice: random.Random, count: int) -> list[Candle]:
+    """What was traded before the beginning."""
+    found: list[Candle] = []
+    for number in range(-count, 0):
+        found.append(next_candle(symbol, dice, number, found[-1].close if found else Decimal(100)))
+    return found
+
+
 class Market:
     """Publishes a candle a second of each symbol, and its close as a price: a random walk with jumps."""
 
@@ -63,14 +81,9 @@ class Market:
             number += CANDLE_SECONDS
 
     def _next(self, symbol: str, number: int) -> Candle:
-        before = self._closes[symbol]
-        move = Decimal(self._dice.randint(-150, 150)) / 10_000
-        if self._dice.random() < 0.03:
-            move *= 5
-        close = max(Decimal(20), (before * (1 + move)).quantize(CENT))
-        self._closes[symbol] = close
-        high, low = max(before, close), min(before, close)
-        return Candle(symbol, TIMEFRAME, true_time(number), before, high, low, close, Decimal(1000))
+        candle = next_candle(symbol, self._dice, number, self._closes[symbol])
+        self._closes[symbol] = candle.close
+        return candle
 
     async def _tell(self, topic: str, payload: bytes, *, retain: bool) -> None:
         """A candle that does not get through for a while is given up: markets do not wait."""

@@ -40,14 +40,15 @@ class Disk:
 
 
 class Delays:
-    """How long the storage takes: mostly next to nothing, now and then long."""
+    """How long the storage takes: mostly next to nothing, a share `slow` of all times long."""
 
-    def __init__(self, dice: random.Random) -> None:
+    def __init__(self, dice: random.Random, slow: float) -> None:
         self._dice = dice
+        self._slow = slow
 
     def draw(self) -> float:
         """Seconds."""
-        if self._dice.random() < 0.97:
+        if self._dice.random() >= self._slow:
             return self._dice.choice((0.0, 0.0005, 0.002, 0.01))
         return self._dice.uniform(0.02, 1.5)
 

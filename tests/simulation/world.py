@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from config.loading import load_settings
 from config.settings import Settings
 from config.toml_errors import TomlDocument
+from execution import candles
 from execution.errors import ExecutionError
 from execution.model import Order
 from execution.venue import VenueReport
@@ -32,7 +33,7 @@ from tests.simulation.broker import Broker, NetworkFaults
 from tests.simulation.bus import SimBus
 from tests.simulation.daemon import EXPECTED_ENDS, SimDaemon
 from tests.simulation.loop import OUTSIDE, Deadlock, Process, SimLoop, TooManySteps, in_process
-from tests.simulation.people import Market, Person
+from tests.simulation.people import Market, Person, history
 from tests.simulation.storage import Disk, File, Locker
 
 STORM = 24.0
@@ -42,6 +43,8 @@ PATIENCE = 120.0
 KEPT = 400
 """Lines of the trace that are shown after a violation."""
 SYMBOLS = ["BTC-USD", "ETH-USD"]
+HISTORY = 300
+"""Candles of each symbol before the beginning."""
 BOTS = ("crosser", "weigher", "guard")
 _SETTINGS = (
     "account.initial_deposit=20000",
@@ -110,6 +113,7 @@ class Faults:
     crash_image: bool
     naughty: bool
     asking: float
+    slow_disk: float
 
     @classmethod
     def drawn(cls, dice: random.Random) -> "Faults":
@@ -134,6 +138,7 @@ class Faults:
             crash_image=dice.random() < 0.5,
             naughty=dice.random() < 0.6,
             asking=dice.choice((0.2, 0.4, 1.0)),
+            slow_disk=0.03,
         )
 
 
@@ -152,6 +157,7 @@ CALM = Faults(
     crash_image=False,
     naughty=False,
     asking=0,
+    slow_disk=0,
 )
 """Nothing goes wrong, and the person wants nothing: for comparisons with the real thing."""
 
@@ -185,11 +191,15 @@ def _settings(folder: Path) -> Settings:
 
 
 @cache
-def _empty_books(folder: Path) -> Path:
-    """A migrated database without anything in it, made once."""
+def _young_books(folder: Path) -> Path:
+    """A migrated database with candles that warm the bots, made once."""
     path = folder / "template.db"
     path.unlink(missing_ok=True)
-    open_database(sqlite_url(path), synchronous="OFF").dispose()
+    engine = open_database(sqlite_url(path), synchronous="OFF")
+    with engine.connect() as connection, connection.begin():
+        for symbol in SYMBOLS:
+            candles.store(connection, history(symbol, random.Random(f"history {symbol}"), HISTORY))
+    engine.dispose()
     return path
 
 
@@ -212,7 +222,7 @@ class World:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         self.file = File(self._folder)
-        shutil.copyfile(_empty_books(folder), self.file.path)
+        shutil.copyfile(_young_books(folder), self.file.path)
         self.broker = Broker(self.loop, random.Random(f"network {seed}"), self.faults.network)
         self.broker.on_publish = self._on_publish
         self.loop.on_fuse = self._on_fuse
@@ -283,6 +293,7 @@ class World:
             file=self.file,
             disk=self.disk,
             seed=self.seed,
+            slow=self.faults.slow_disk,
             on_made=self._on_made,
             on_end=self._on_end,
         )
