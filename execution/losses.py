@@ -60,12 +60,13 @@ class LimitHalt:
     halt: Halt
     breach: Breach
     cancel: tuple[Order, ...]
+    order: int
 
     def events(self) -> list[Event]:
         """What is published about it."""
         message = f"{self.account} is HALTED: {self.halt.reason}. `fillbook resume` starts trading again"
         return [
-            HaltChanged(self.account, True, self.halt.by, self.halt.reason, self.halt.at),
+            HaltChanged(self.account, True, self.halt.by, self.halt.reason, self.halt.at, self.order),
             AlertRaised(Severity.HIGH, self.breach.code, message, self.account),
         ]
 
@@ -106,8 +107,8 @@ class LossWatch:
             return None
         halt = Halt(f"{LIMIT}{breach.code}", breach.said, self._clock.now())
         orders.store_halt(connection, account, True, halt.by, halt.reason, halt.at)
-        self._state.halted(account, halt)
-        return LimitHalt(account, halt, breach, tuple(self._state.open_orders(account)))
+        order = self._state.halted(account, halt)
+        return LimitHalt(account, halt, breach, tuple(self._state.open_orders(account)), order)
 
     def measure(self, account: str) -> Losses | None:
         """Bring the marks of an account up to now; None when something it holds has no price."""

@@ -389,13 +389,18 @@ class OrderChanged:
 
 @dataclass(frozen=True, slots=True)
 class HaltChanged:
-    """Trading of an account was halted or resumed."""
+    """Trading of an account was halted or resumed.
+
+    `order` is the order in which such changes were stored by this process: two at once may be said the other way
+    round, and the last one stored is the one that holds.
+    """
 
     account: str
     halted: bool
     by: str
     reason: str | None
     at: datetime
+    order: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,9 +213,9 @@ class RequestDesk:
             self._losses.rearm(request.account)
         orders.store_halt(connection, request.account, request.halted, request.triggered_by, request.note, now)
         halt = Halt(request.triggered_by, request.note, now) if request.halted else None
-        self.state.halted(request.account, halt)
+        order = self.state.halted(request.account, halt)
         self._remember(connection, envelope, outcome={"status": "done"})
-        changed = HaltChanged(request.account, request.halted, request.triggered_by, request.note, now)
+        changed = HaltChanged(request.account, request.halted, request.triggered_by, request.note, now, order)
         cancel = self.state.open_orders(request.account) if request.halted else []
         return Done([changed, done(request)], tuple(cancel))
 

@@ -7,6 +7,7 @@ sent, its fills are committed before anything is said about them.
 
 import asyncio
 from collections.abc import Awaitable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -139,7 +140,9 @@ class ExecutionService:
         others = set(self.state.accounts) - {resumed}
         stored = {change.account: change for change in await self._reader.read(orders.halt_changes)}
         now = self._clock.now()
-        return [stored.get(name) or HaltChanged(name, False, STORAGE, None, now) for name in sorted(others)]
+        order = self.state.halt_order
+        found = [stored.get(name) or HaltChanged(name, False, STORAGE, None, now) for name in sorted(others)]
+        return [replace(change, order=order) for change in found]
 
     async def _answer_without_storage(self, envelope: Envelope, failure: str) -> Responded:
         """Nothing new is taken after a storage failure; what is known already is still answered truly."""
@@ -271,7 +274,8 @@ class ExecutionService:
             return []
         self.storage_failure = str(error)
         now = self._clock.now()
-        shown = [HaltChanged(name, True, STORAGE, self.storage_failure, now) for name in self.state.accounts]
+        order = self.state.halt_order
+        shown = [HaltChanged(name, True, STORAGE, self.storage_failure, now, order) for name in self.state.accounts]
         message = f"HALTED: {error}. Nothing is sent until trading is resumed (`fillbook resume`)"
         return [*shown, AlertRaised(Severity.HIGH, "storage_unavailable", message)]
 

@@ -53,6 +53,7 @@ class TradingState:
         self._open: dict[str, Order] = {}
         self._unknown: dict[str, Order] = {}
         self._halts: dict[str, Halt] = {}
+        self.halt_order = 0
         self._deposited: dict[str, Decimal] = {}
         self._accepted: dict[str, tuple[datetime, ...]] = {}
         self._marks: dict[str, LossMarks] = {}
@@ -261,12 +262,14 @@ class TradingState:
             rest = Reservation(held.account, held.symbol, quantity=max(held.quantity - fill.quantity, ZERO))
         self._reserve(order_id, rest)
 
-    def halted(self, account: str, halt: Halt | None) -> None:
-        """Trading of an account was halted, or resumed with None."""
+    def halted(self, account: str, halt: Halt | None) -> int:
+        """Trading of an account was halted, or resumed with None; the order of this change among all."""
+        self.halt_order += 1  # never undone: an order that was given out and rolled back is only a gap
         if halt is None:
             self._remove(self._halts, account)
         else:
             self._replace(self._halts, account, halt)
+        return self.halt_order
 
     def counted(self, account: str, at: datetime) -> None:
         """An order was accepted."""

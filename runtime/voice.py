@@ -42,6 +42,10 @@ class Voice:
         if isinstance(message, OrderRequest):
             self._asked[message.request_id] = asyncio.get_running_loop().time()
         elif isinstance(message, HaltChanged):
+            known = self._halts.get(message.account)
+            if known is not None and known.order > message.order:
+                self._observe(message)
+                return  # of two at once the one stored last is said already, and is what holds
             self._halts[message.account] = message
         self._publisher.publish(message)
         self._observe(message)

@@ -79,6 +79,7 @@ class SignalsService(TakesTurns):
             run_disabled=run_disabled,
         )
         self.holdings = self._crew.holdings
+        self._halt_orders: dict[str, int] = {}
 
     # ---- start ----------------------------------------------------------------------------------------
 
@@ -96,6 +97,9 @@ class SignalsService(TakesTurns):
 
     def on_halt(self, change: HaltChanged) -> None:
         """An account's trading was halted or resumed: its bots advise on, FROZEN, and ask for nothing meanwhile."""
+        if change.order < self._halt_orders.get(change.account, 0):
+            return  # of two at once the one stored last holds
+        self._halt_orders[change.account] = change.order
         if change.halted:
             self.holdings.halted.add(change.account)
         else:

@@ -378,3 +378,11 @@ async def test_asked_on_an_old_candle_a_bot_is_frozen() -> None:
     (advice,) = advices(outputs)
     assert advice.temperature is Temperature.FROZEN
     assert requests(outputs) == []
+
+
+async def test_of_two_changes_at_once_the_one_stored_last_holds_whichever_is_heard_first() -> None:
+    stage = Stage([bot(SMA)])
+    await stage.service.start()
+    stage.service.on_halt(HaltChanged("main", False, "manual:ann", None, START, order=2))
+    stage.service.on_halt(HaltChanged("main", True, "manual:bob", None, START, order=1))
+    assert stage.service.holdings.halted == set()
