@@ -80,10 +80,17 @@ class Matchers:
         count = max(1, min(workers, len(orders)))
         # Ctrl-C reaches the whole process group: the workers leave it to this process, which ends them.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        self._workers: list[_Worker] = []
         try:
-            self._workers = [_Worker(url, self._orders[number::count]) for number in range(count)]
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            try:
+                for number in range(count):
+                    self._workers.append(_Worker(url, self._orders[number::count]))
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        except BaseException:  # a Ctrl-C that came meanwhile is raised here, before anybody could end the workers
+            for worker in self._workers:
+                worker.end()
+            raise
 
     @property
     def processes(self) -> list[int]:

@@ -40,8 +40,9 @@ def run_all(
     """
     if workers <= 1 or len(jobs) <= 1:
         return [work(job, _told(progress, index)) for index, job in enumerate(jobs)]
-    crew = _Crew(work, jobs, min(workers, len(jobs)), progress)
+    crew = _Crew(jobs, progress)
     try:
+        crew.start(work, min(workers, len(jobs)))
         return crew.run()
     finally:
         crew.end()
@@ -54,14 +55,15 @@ def _told(progress: Callable[[int, int], None] | None, index: int) -> Progress |
 class _Crew:
     """Worker processes that each take the next job as soon as they are free."""
 
-    def __init__(
-        self, work: "Work[J, R]", jobs: Sequence[J], workers: int, progress: Callable[[int, int], None] | None
-    ) -> None:
+    def __init__(self, jobs: Sequence[Any], progress: Callable[[int, int], None] | None) -> None:
         self._jobs = jobs
         self._progress = progress
         self._waiting = deque(range(len(jobs)))
         self._results: dict[int, Any] = {}
         self._workers: dict[Connection, BaseProcess] = {}
+
+    def start(self, work: "Work[Any, Any]", workers: int) -> None:
+        """Start the workers. A Ctrl-C that came meanwhile is raised at the end of this, so that `end` finds all."""
         # Ctrl-C reaches the whole process group: the workers leave it to this process, which ends them.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -70,7 +72,7 @@ class _Crew:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def _start(self, work: "Work[J, R]") -> None:
+    def _start(self, work: "Work[Any, Any]") -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy threads in the middle of their work
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, work, self._progress is not None))

@@ -1,12 +1,16 @@
 """Runs in other processes: same results, same order, errors and Ctrl-C as in one."""
 
+import multiprocessing
 import os
+import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from config.errors import ConfigError
+from runtime import parallel
 from runtime.parallel import Progress, WorkerLost, run_all
 from signals.feeds.candle_file import CandleFile, CandleFileInvalid
 
@@ -73,3 +77,19 @@ def test_a_worker_that_dies_ends_the_work_instead_of_hanging_it() -> None:
     with pytest.raises(WorkerLost, match="ended with 7"):
         run_all(vanish, [0, 1], workers=2)
     assert time.monotonic() - began < 30  # the other worker would sleep for 60 s
+
+
+def test_a_ctrl_c_while_the_workers_start_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = parallel._Crew._start
+    started: list[parallel._Crew] = []
+
+    def interrupted(crew: parallel._Crew, work: Any) -> None:
+        started.append(crew)
+        os.kill(os.getpid(), signal.SIGINT)
+        start(crew, work)
+
+    monkeypatch.setattr(parallel._Crew, "_start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_all(squared, range(4), workers=2)
+    assert started
+    assert not multiprocessing.active_children()
