@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
+from typing import TypeVar
 
 from config.exact import plain
 from execution import candles
@@ -178,5 +179,8 @@ def differences(left: Books, right: Books) -> Iterator[str]:
                 yield f"{name}: {part} differs"
 
 
-def _all(left: Iterable, right: Iterable) -> list:  # type: ignore[type-arg]  # of whatever the keys are
-    return sorted({*left, *right})
+K = TypeVar("K", str, Scope)
+
+
+def _all(left: Iterable[K], right: Iterable[K]) -> list[K]:
+    return sorted(set(left) | set(right))
