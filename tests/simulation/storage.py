@@ -84,12 +84,13 @@ class SimWriter(GroupCommitWriter):
         self.abandon()
 
     def abandon(self) -> None:
-        """The process is dead: the kernel closes its files."""
+        """The process is dead: what it had begun is rolled back. The connection goes back to its world's pool."""
         self._closed = True
         if self._connection is not None:
+            if self._limited:
+                self._limit(self._connection, NO_LIMIT)
             self._connection.close()
             self._connection = None
-        self._engine.dispose()
 
     async def _work(self) -> None:
         while True:
@@ -105,10 +106,14 @@ class SimWriter(GroupCommitWriter):
     def _transaction(self, connection: Connection, items: list[Any]) -> None:
         if self._disk.full or self._limited:
             self._limited = self._disk.full
-            limit = 1 if self._disk.full else NO_LIMIT  # SQLite makes of 1 the size that the file has
-            connection.exec_driver_sql(f"PRAGMA max_page_count = {limit}").close()
-            connection.rollback()  # the pragma began a transaction of its own
+            self._limit(connection, 1 if self._disk.full else NO_LIMIT)  # SQLite makes of 1 the size that the file has
         super()._transaction(connection, items)
+
+    @staticmethod
+    def _limit(connection: Connection, pages: int) -> None:
+        connection.rollback()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}").close()
+        connection.rollback()  # the pragma began a transaction of its own
 
 
 class SimReader:
@@ -129,16 +134,19 @@ class SimReader:
         return found
 
     def stop(self) -> None:
-        """Close the connection."""
-        self._engine.dispose()
+        """Nothing is open between two reads."""
 
 
 class File:
-    """The database file of a world, which may move on to a copy as a crash left it."""
+    """The database file of a world, which may move on to a copy as a crash left it.
+
+    Connections are pooled for all lives of its processes: opening one costs as much as a hundred steps.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._number = 0
+        self._engines: dict[str, Engine] = {}
 
     @property
     def path(self) -> Path:
@@ -147,11 +155,21 @@ class File:
 
     def write_engine(self) -> Engine:
         """For a writer. A locked database is found at once: waiting for it is the simulation's matter."""
-        return writer_engine(sqlite_url(self.path), busy_timeout_ms=0, synchronous="OFF")
+        if "write" not in self._engines:
+            self._engines["write"] = writer_engine(sqlite_url(self.path), busy_timeout_ms=0, synchronous="OFF")
+        return self._engines["write"]
 
     def read_engine(self) -> Engine:
         """For a reader."""
-        return reader_engine(sqlite_url(self.path), busy_timeout_ms=0, connections=1)
+        if "read" not in self._engines:
+            self._engines["read"] = reader_engine(sqlite_url(self.path), busy_timeout_ms=0, connections=1)
+        return self._engines["read"]
+
+    def close(self) -> None:
+        """Close every connection; the next engine opens new ones."""
+        for engine in self._engines.values():
+            engine.dispose()
+        self._engines.clear()
 
     def crash(self) -> None:
         """Go on with a copy of database and log, made while nobody had closed them."""
@@ -161,6 +179,7 @@ class File:
         log = before.with_name(f"{before.name}-wal")
         if log.exists():
             shutil.copyfile(log, self.path.with_name(f"{self.path.name}-wal"))
+        self.close()
 
 
 class Locker:
@@ -181,4 +200,3 @@ class Locker:
             self._connection.rollback()
             self._connection.close()
             self._connection = None
-        self._engine.dispose()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from config.loading import load_settings
@@ -43,7 +43,7 @@ PATIENCE = 120.0
 KEPT = 400
 """Lines of the trace that are shown after a violation."""
 SYMBOLS = ["BTC-USD", "ETH-USD"]
-HISTORY = 300
+HISTORY = 40
 """Candles of each symbol before the beginning."""
 BOTS = ("crosser", "weigher", "guard")
 _SETTINGS = (
@@ -230,7 +230,6 @@ class World:
         self._lives = 0
         self._storm = True
         self._locker: Locker | None = None
-        self._reads: tuple[Path, Engine] | None = None
         people = random.Random(f"people {seed}")
         self.market = Market(self.loop, self.broker, self.topics, random.Random(f"market {seed}"), SYMBOLS)
         self.person = Person(
@@ -259,16 +258,11 @@ class World:
 
     def read(self, query: Callable[[Connection], invariants.T]) -> invariants.T:
         """One read of what is committed, beside everybody."""
-        if self._reads is None or self._reads[0] != self.file.path:
-            self.close()
-            self._reads = (self.file.path, self.file.read_engine())
-        return read(self._reads[1], query)
+        return read(self.file.read_engine(), query)
 
     def close(self) -> None:
         """After the last `read`."""
-        if self._reads is not None:
-            self._reads[1].dispose()
-            self._reads = None
+        self.file.close()
 
     def _on_publish(self, topic: str, payload: bytes, retain: bool) -> None:
         self.say("bus", topic, payload[:160].decode("utf-8", "replace"))
@@ -503,12 +497,12 @@ class World:
         finally:
             outcome = self._outcome()
             self._unlock()
-            self.close()
             for daemon in list(self.daemons):
                 daemon.kill()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # coroutines that never began, as in a killed process
                 self.loop.dispose()
+            self.close()
         return outcome
 
     def _outcome(self) -> Outcome:
