@@ -88,7 +88,7 @@ class SimWriter(GroupCommitWriter):
         self._closed = True
         if self._connection is not None:
             if self._limited:
-                self._limit(self._connection, NO_LIMIT)
+                self._connection.invalidate()  # to lift the limit may need a lock that another process holds
             self._connection.close()
             self._connection = None
 
@@ -105,8 +105,9 @@ class SimWriter(GroupCommitWriter):
 
     def _transaction(self, connection: Connection, items: list[Any]) -> None:
         if self._disk.full or self._limited:
-            self._limited = self._disk.full
-            self._limit(connection, 1 if self._disk.full else NO_LIMIT)  # SQLite makes of 1 the size that the file has
+            full = self._disk.full
+            self._limit(connection, 1 if full else NO_LIMIT)  # SQLite makes of 1 the size that the file has
+            self._limited = full  # only now: while another process holds the lock the limit stays as it was
         super()._transaction(connection, items)
 
     @staticmethod
