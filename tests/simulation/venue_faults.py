@@ -1,0 +1,71 @@
+"""What goes wrong with a live venue, and how long it can last."""
+
+import random
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+CALL_SECONDS = 5.0
+"""After which a caller gives up."""
+LONGEST_TRAVEL = 6.0
+"""Seconds of a call's way there, and of its way back."""
+LONGEST_HIDDEN = 3.0
+"""Seconds after which what happened can be seen."""
+LONGEST_BACK_DATING = 60.0
+"""Seconds by which a fill's time may lie before what was told already."""
+LONGEST_FILLING = 8.0
+"""Seconds from an order that can be filled, or a price that reaches it, to its last piece."""
+
+Deduplication: TypeAlias = Literal["all", "open", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class VenueFaults:
+    """What goes wrong with a venue: chances of 0 to 1, and mean seconds between two events (0: never).
+
+    `deduplicates`: among which orders a client order id makes no second one. `honours_deadline`: whether an order
+    that comes too late is dropped. `hidden`: the most seconds until something becomes visible.
+    """
+
+    deduplicates: Deduplication = "all"
+    honours_deadline: bool = True
+    lost_request: float = 0.0
+    lost_reply: float = 0.0
+    slow: float = 0.0
+    refused: float = 0.0
+    late_fill: float = 0.0
+    repeated: float = 0.0
+    unheard: float = 0.0
+    back_dated: float = 0.0
+    hidden: float = 0.0
+    down: float = 0.0
+    broken_stream: float = 0.0
+    strangers: float = 0.0
+
+    @classmethod
+    def drawn(cls, dice: random.Random) -> "VenueFaults":
+        """A random subset of all faults."""
+
+        def some(chance: float, low: float, high: float) -> float:
+            drawn = dice.uniform(low, high)
+            return drawn if dice.random() < chance else 0.0
+
+        return cls(
+            deduplicates=dice.choice(("all", "all", "open", "none")),
+            honours_deadline=dice.random() < 0.6,
+            lost_request=some(0.6, 0.02, 0.3),
+            lost_reply=some(0.6, 0.02, 0.3),
+            slow=some(0.6, 0.02, 0.3),
+            refused=some(0.4, 0.02, 0.1),
+            late_fill=some(0.5, 0.05, 0.3),
+            repeated=some(0.5, 0.05, 0.3),
+            unheard=some(0.6, 0.05, 0.5),
+            back_dated=some(0.5, 0.05, 0.3),
+            hidden=some(0.6, 0.5, LONGEST_HIDDEN),
+            down=some(0.3, 4, 15),
+            broken_stream=some(0.5, 2, 10),
+            strangers=some(0.6, 1, 6),
+        )
+
+    def calmed(self) -> "VenueFaults":
+        """The same venue on a good day: its rules stay, its troubles end."""
+        return VenueFaults(deduplicates=self.deduplicates, honours_deadline=self.honours_deadline)
