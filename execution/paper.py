@@ -56,6 +56,14 @@ class _Resting:
         return candle.time >= self.active_from and (self.after is None or candle.time > self.after)
 
 
+@dataclass(frozen=True, slots=True)
+class _Entering:
+    """An order whose candles are being read, and those of its symbol that closed meanwhile."""
+
+    symbol: str
+    closed: list[Candle]
+
+
 class PaperVenue:
     """See the module. All methods are called from the event loop; `clock` is the decision clock."""
 
@@ -77,6 +85,7 @@ class PaperVenue:
         self._book: dict[str, dict[str, _Resting]] = {}
         self._bars: dict[str, Candle] = {}
         self._taken: dict[str, Decimal] = {}
+        self._entering: dict[str, _Entering] = {}
         self._sequence = 0
 
     def start(self, last_sequence: int, bars: Mapping[str, Candle]) -> None:
@@ -110,6 +119,7 @@ class PaperVenue:
 
     def forget(self, order_id: str) -> None:
         """See `Venue.forget`."""
+        self._entering.pop(order_id, None)
         for book in self._book.values():
             book.pop(order_id, None)
 
@@ -122,6 +132,9 @@ class PaperVenue:
         if known is None or candle.time >= known.time:  # an hour's bar closes after the minutes inside it
             self._bars[symbol] = candle
         self._taken[symbol] = ZERO
+        for entering in self._entering.values():
+            if entering.symbol == symbol:
+                entering.closed.append(candle)
         book = self._book.get(symbol)
         if not book:
             return []
@@ -170,21 +183,34 @@ class PaperVenue:
         if order.decided_at is not None:
             last = self._bars.get(order.symbol)
             if last is not None and last.time >= order.decided_at:
-                reports = await self._catch_up(resting)
+                missed = await self._missed(resting, last)
+                if missed is None:
+                    return []
+                reports = self._catch_up(resting, missed)
         else:
             reports = self._enter_now(resting)
         if not _closes(reports):
             self._book.setdefault(order.symbol, {})[order.id] = resting
         return reports
 
-    async def _catch_up(self, resting: _Resting) -> list[VenueReport]:
+    async def _missed(self, resting: _Resting, last: Candle) -> list[Candle] | None:
+        """The candles that closed before the order came, and while they were being read (`last`, the latest
+        before, may be being worked on and not stored yet); None: the order was closed meanwhile."""
+        order = resting.order
+        entering = self._entering[order.id] = _Entering(order.symbol, [last])
+        try:
+            stored = await self._candles_since(order.symbol, resting.active_from)
+            if self._entering.get(order.id) is not entering:
+                return None
+            return [*stored, *(candle for candle in entering.closed if candle not in stored)]
+        finally:
+            self._entering.pop(order.id, None)
+
+    def _catch_up(self, resting: _Resting, candles: list[Candle]) -> list[VenueReport]:
         """The request came after its candle: fill it as if it had been there in time."""
         symbol = resting.order.symbol
         reports: list[VenueReport] = []
-        candles = await self._candles_since(symbol, resting.active_from)
         current, taken = self._bars.get(symbol), self._taken.get(symbol, ZERO)
-        if current is not None and current not in candles:
-            candles = [*candles, current]  # it is being worked on and not stored yet
         for candle in candles:
             self._taken[symbol] = taken if candle == current else ZERO
             reports += self._match(resting, candle)

@@ -37,7 +37,7 @@ from execution.model import (
 from execution.paper import PaperVenue
 from execution.ports import Clock, Reader, Writer
 from execution.recorder import Applied, Recorder
-from execution.requests import Accepted, Envelope, Repeated, RequestDesk
+from execution.requests import Accepted, Envelope, Intake, Repeated, RequestDesk
 from execution.state import TradingState
 from execution.venue import Venue, VenueClosed, VenueReport
 
@@ -74,6 +74,7 @@ class ExecutionService:
         self._venues: dict[str, Venue] = {**(venues or {}), paper.name: paper}
         self._seen: dict[tuple[str, str], datetime] = {}
         self._unrecorded: list[VenueReport] = []
+        self._unsent: list[tuple[Order, float]] = []
         self.storage_failure: str | None = None
 
     # ---- start ----------------------------------------------------------------------------------------
@@ -118,27 +119,32 @@ class ExecutionService:
         if self.storage_failure is not None and not resuming:
             return [await self._answer_without_storage(envelope, self.storage_failure)]
         try:
-            intake = await self._writer.submit(lambda connection: self._desk.take_in(connection, envelope))
+            intake, halts = await self._writer.submit(lambda connection: self._take_in(connection, envelope))
         except StorageUnavailable as error:
             return [*self._storage_failed(error), refused(request, _storage_reason(error))]
         if isinstance(intake, Repeated):
             return [intake.answer]
         if isinstance(intake, Accepted):
-            return await self._send(intake.order, asyncio.get_running_loop().time() - began)
+            return await self._send(intake.order, began)
         events = list(intake.events)
         if resuming and isinstance(events[0], HaltChanged):
             if self.storage_failure is not None:
                 self.storage_failure = None
-                events += await self._halts_as_stored(request.account)
+                events += self._halts_as_stored(request.account, halts)
             events += await self._record(())
         for order in intake.cancel:
             events += await self._cancel(order)
         return events
 
-    async def _halts_as_stored(self, resumed: str) -> list[Event]:
+    def _take_in(self, connection: Connection, envelope: Envelope) -> tuple[Intake, list[HaltChanged]]:
+        """A request, and all halts as they are stored then: read here, for after the commit nothing may fail."""
+        intake = self._desk.take_in(connection, envelope)
+        return intake, orders.halt_changes(connection) if isinstance(envelope.request, HaltRequest) else []
+
+    def _halts_as_stored(self, resumed: str, halts: Sequence[HaltChanged]) -> list[Event]:
         """The storage works again: every other account is halted or not as it was before."""
         others = set(self.state.accounts) - {resumed}
-        stored = {change.account: change for change in await self._reader.read(orders.halt_changes)}
+        stored = {change.account: change for change in halts}
         now = self._clock.now()
         order = self.state.halt_order
         found = [stored.get(name) or HaltChanged(name, False, STORAGE, None, now) for name in sorted(others)]
@@ -159,13 +165,15 @@ class ExecutionService:
 
     # ---- orders ---------------------------------------------------------------------------------------
 
-    async def _send(self, order: Order, waited: float) -> list[Event]:
+    async def _send(self, order: Order, began: float) -> list[Event]:
         """Send a committed order. Between commit and sending, a halt or the expiry may have come.
 
-        The wait is counted in seconds of the event loop: the clock of a feed may run on by minutes between two
-        candles, which says nothing about how long the sender has waited.
+        An order that the venue could not take for want of the storage is sent later, see `on_timer`. The wait
+        is counted in seconds of the event loop: the clock of a feed may run on by minutes between two candles,
+        which says nothing about how long the sender has waited.
         """
         reports: list[VenueReport]
+        waited = asyncio.get_running_loop().time() - began
         if self.state.halt_of(order.account) is not None:
             reports = [VenueClosed(order.id, OrderStatus.CANCELLED, Reason("trading_halted"))]
         elif order.expires_at is not None and waited >= (order.expires_at - order.created_at).total_seconds():
@@ -175,9 +183,22 @@ class ExecutionService:
                 reports = await self._venue(order).place(order)
             except VenueError as error:
                 reports = [VenueClosed(order.id, OrderStatus.UNKNOWN, _venue_reason(error))]
-        if not reports:
-            return [OrderChanged(order), answer(order, ())]
-        return await self._record(reports)
+            except StorageUnavailable:
+                self._unsent.append((order, began))
+                reports = []
+        if reports:
+            return await self._record(reports)
+        is_open = self.state.open_order(order.id) is not None  # else its end was said while it was being sent
+        return [OrderChanged(order), answer(order, ())] if is_open else []
+
+    async def _send_again(self) -> list[Event]:
+        """Committed orders that the venue could not take before."""
+        unsent, self._unsent = self._unsent, []
+        events: list[Event] = []
+        for order, began in unsent:
+            if self.state.open_order(order.id) is not None:  # nobody cancelled it meanwhile
+                events += await self._send(order, began)
+        return events
 
     async def _cancel(self, order: Order) -> list[Event]:
         if self.state.open_order(order.id) is None:
@@ -214,9 +235,11 @@ class ExecutionService:
         return [*events, *await self._watch_losses(price.symbol)] if self._losses.on else events
 
     async def on_timer(self) -> Sequence[Event]:
-        """Now and then: record what could not be recorded, expire orders."""
+        """Now and then: record what could not be recorded, send what could not be sent, expire orders."""
         if self._unrecorded:
             return await self._record(())
+        if self._unsent and self.storage_failure is None:
+            return await self._send_again()
         reports = self._paper.expire()
         return await self._record(reports) if reports else ()
 

@@ -45,7 +45,10 @@ VenueReport: TypeAlias = VenueFill | VenueClosed
 
 
 class Venue(Protocol):
-    """Sends orders. Errors are `VenueError`: the outcome of the call may then be unknown."""
+    """Sends orders. Errors are `VenueError`: the outcome of the call may then be unknown.
+
+    `place` may raise `StorageUnavailable` while nothing was sent yet: it is then called again.
+    """
 
     name: str
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection
 
 from execution import ledger
+from execution.errors import StorageUnavailable
 from execution.limits import RiskLimits
 from execution.model import Account, AccountKind, AlertRaised, HaltChanged, OrderStatus, Severity, Side
 from execution.venue import VenueClosed, VenueReport
@@ -86,6 +88,21 @@ async def test_a_resume_that_cannot_be_stored_or_is_refused_ends_nothing(house: 
     assert has_failed(house)
     await house.resume()
     assert not has_failed(house)
+
+
+async def test_a_resume_is_said_although_nothing_can_be_read_then(
+    house: House, lock: Lock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock.hold()
+    await house.buy("1")
+    lock.release()
+
+    async def broken(_query: object) -> None:
+        raise StorageUnavailable("disk I/O error")
+
+    monkeypatch.setattr(house.service, "_reader", SimpleNamespace(read=broken))
+    resumed = [event for event in await house.resume() if isinstance(event, HaltChanged) and not event.halted]
+    assert {halt.account for halt in resumed} == set(house.state.accounts)
 
 
 async def test_a_known_request_still_gets_its_true_answer(house: House, lock: Lock) -> None:
