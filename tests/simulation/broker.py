@@ -11,6 +11,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from runtime.topics import topic_matches
@@ -49,6 +50,11 @@ class NetworkFaults:
 
     doubled: float = 0.0
     slow: float = 0.05
+
+
+@lru_cache(maxsize=20_000)
+def _wanted(subscriptions: tuple[str, ...], topic: str) -> bool:
+    return any(topic_matches(pattern, topic) for pattern in subscriptions)
 
 
 class Broker:
@@ -135,7 +141,7 @@ class Broker:
         session.in_flight.clear()
         session.queue.extendleft(reversed(unacknowledged))
         for topic, payload in sorted(self.retained.items()):
-            if any(topic_matches(pattern, topic) for pattern in session.subscriptions):
+            if _wanted(session.subscriptions, topic):
                 session.queue.append(Queued(topic, payload, retain=True))
         self.send(connection, "down", connection.on_connected, session.name, present)
         self._pump(session)
@@ -154,7 +160,7 @@ class Broker:
             self.retained.pop(topic, None)
         times = 2 if self._dice.random() < self.faults.doubled else 1
         for session in list(self.sessions.values()):
-            if any(topic_matches(pattern, topic) for pattern in session.subscriptions):
+            if _wanted(session.subscriptions, topic):
                 session.queue.extend([Queued(topic, payload)] * times)
                 self._pump(session)
 
@@ -191,6 +197,7 @@ class Connection:
         self.closed: asyncio.Future[str] = loop.create_future()
         self.deliver: Callable[[int, Queued, str], None] = lambda packet, message, session: None
         self.unanswered: dict[int, asyncio.Future[None]] = {}
+        self.patience: dict[int, asyncio.TimerHandle] = {}
 
     def lost(self, reason: str) -> None:
         """The connection is gone: what was on its way in either direction is too."""
@@ -205,6 +212,7 @@ class Connection:
 
     def on_puback(self, packet: int) -> None:
         future = self.unanswered.pop(packet, None)
+        self.patience.pop(packet).cancel()
         if future is not None and not future.done():
             future.set_result(None)
 

@@ -86,7 +86,8 @@ class SimBus:
         self._packet += 1
         connection.unanswered[self._packet] = future
         self._broker.send(connection, "up", self._broker.publish, connection, self._packet, topic, payload, retain)
-        asyncio.get_running_loop().call_later(PUBLISH_SECONDS, self._too_late, future)
+        loop = asyncio.get_running_loop()
+        connection.patience[self._packet] = loop.call_later(PUBLISH_SECONDS, self._too_late, future)
         return future
 
     @staticmethod

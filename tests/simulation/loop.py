@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import hashlib
 import heapq
+import itertools
 import random
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -60,6 +61,7 @@ class SimLoop(asyncio.BaseEventLoop):
     def __init__(self, seed: int, *, most_steps: int = 3_000_000) -> None:
         super().__init__()
         self._selector = _NoSelector()
+        self._timers = itertools.count()
         self._now = 0.0
         self._choice = random.Random(f"scheduler {seed}")
         self._most_steps = most_steps
@@ -120,19 +122,27 @@ class SimLoop(asyncio.BaseEventLoop):
 
     # ---- the scheduler --------------------------------------------------------------------------------
 
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        """As in the base class, but for timers in tuples, which compare in C."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._scheduled, (when, next(self._timers), timer))
+        return timer
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        """As in the base class."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
     def _run_once(self) -> None:
         ready, scheduled = self._ready, self._scheduled
-        while scheduled and scheduled[0]._cancelled:
-            heapq.heappop(scheduled)._scheduled = False
+        while scheduled and scheduled[0][2]._cancelled:
+            heapq.heappop(scheduled)
         if not ready and not self._stopping:
             if not scheduled:
                 raise Deadlock(f"nothing to run at {self._now:.3f} s")
-            self._now = max(self._now, scheduled[0]._when)
+            self._now = max(self._now, scheduled[0][0])
         now = self._now
-        while scheduled and scheduled[0]._when <= now:
-            handle = heapq.heappop(scheduled)
-            handle._scheduled = False
-            ready.append(handle)
+        while scheduled and scheduled[0][0] <= now:
+            ready.append(heapq.heappop(scheduled)[2])
         batch = list(ready)
         ready.clear()
         if len(batch) > 1:

@@ -36,7 +36,7 @@ from tests.simulation.loop import OUTSIDE, Deadlock, Process, SimLoop, TooManySt
 from tests.simulation.people import Market, Person, history
 from tests.simulation.storage import Disk, File, Locker
 
-STORM = 24.0
+STORM = 6.0
 """Seconds of faults."""
 PATIENCE = 120.0
 """Seconds within which everything must have come to rest after them."""
@@ -50,10 +50,10 @@ _SETTINGS = (
     "account.initial_deposit=20000",
     "portfolio.verify_minutes=0",
     "portfolio.recompute_minutes=0",
-    "portfolio.publish_interval_ms=500",
+    "portfolio.publish_interval_ms=800",
     "portfolio.republish_seconds=5",
     "portfolio.checkpoint_facts=20",
-    "execution.request_expiry_seconds=20",
+    "execution.request_expiry_seconds=8",
     "paper.max_volume_share=0",
 )
 _BOT_FILES = """
@@ -125,19 +125,19 @@ class Faults:
 
         return cls(
             network=NetworkFaults(some(0.6, 0.01, 0.3), some(0.7, 0.0, 0.1)),
-            kill=some(0.5, 1, 10),
-            fuse=some(0.6, 0.7, 6),
-            cut=some(0.6, 1, 8),
-            broker_crash=some(0.4, 4, 20),
-            pause=some(0.3, 3, 12),
-            skew=some(0.3, 2, 10),
+            kill=some(0.5, 1, 6),
+            fuse=some(0.6, 0.7, 4),
+            cut=some(0.6, 1, 5),
+            broker_crash=some(0.4, 2, 10),
+            pause=some(0.3, 1, 5),
+            skew=some(0.3, 1, 5),
             second_daemon=dice.random() < 0.4,
-            full=some(0.2, 4, 20),
-            locked=some(0.3, 2, 15),
-            broken=some(0.2, 4, 20),
+            full=some(0.2, 2, 10),
+            locked=some(0.3, 1, 6),
+            broken=some(0.2, 2, 10),
             crash_image=dice.random() < 0.5,
             naughty=dice.random() < 0.6,
-            asking=dice.choice((0.2, 0.4, 1.0)),
+            asking=dice.choice((0.1, 0.2, 0.5)),
             slow_disk=0.03,
         )
 
@@ -302,12 +302,12 @@ class World:
         paper = daemon.operations.core.execution._paper
         place = paper.place
 
-        async def watched(order: Order) -> list[VenueReport]:
+        async def watched(order: Order, waited: float = 0.0) -> list[VenueReport]:
             self.stats["sent"] += 1
             problem = self.read(lambda connection: invariants.unstored(connection, order))
             if problem is not None:
                 self.violated(problem)
-            return await place(order)
+            return await place(order, waited)
 
         paper.place = watched  # type: ignore[method-assign]  # one instance is watched
 
@@ -426,7 +426,7 @@ class World:
         self.disk.heal()
         self._unlock()
         self.broker.faults = NetworkFaults(slow=0.0)
-        self.person.busy = False
+        self.person.calm_down()
         self._restart_broker()
         for daemon in self.daemons:
             daemon.process.fuse = None
@@ -441,7 +441,7 @@ class World:
         while self.loop.time() < deadline:
             await self._stop_bots()
             await self._cancel_open()
-            await self._sleep(1.0)
+            await self._sleep(0.6)
             wrong = invariants.unrest(self)
             if wrong is None:
                 return None
