@@ -7,7 +7,7 @@ of files, and user-written bots (processes of their own).
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from config.settings import Settings
 from execution import leases
 from execution.errors import LeaseLost, StorageUnavailable
+from execution.exchange import Exchange
 from execution.leases import Fence
 from runtime.bus import BusUnavailable
 from runtime.connections import Connections
@@ -71,6 +72,7 @@ class SimDaemon:
         disk: Disk,
         seed: object,
         slow: float,
+        exchanges: Mapping[str, Exchange],
         on_made: Callable[["SimDaemon"], None],
         on_end: Callable[["SimDaemon", BaseException | None], None],
     ) -> None:
@@ -85,6 +87,7 @@ class SimDaemon:
         self._file = file
         self._disk = disk
         self._delays = Delays(random.Random(f"storage {seed} {name}"), slow)
+        self._exchanges = exchanges
         self._on_made = on_made
         self._on_end = on_end
         self._bus: SimBus | None = None

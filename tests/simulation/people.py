@@ -6,7 +6,7 @@ Both are processes that are never killed, at the end of connections that break l
 import asyncio
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -25,6 +25,8 @@ from tests.simulation.loop import Process, SimLoop, in_process
 CANDLE_SECONDS = 1
 TIMEFRAME = f"{CANDLE_SECONDS}s"
 CENT = Decimal("0.01")
+PRICED = 0.3
+"""The share of candles after which the last price is told too."""
 
 NOT_BINDING = frozenset({"storage_unavailable", "idempotency_conflict", "retained_command"})
 """Codes of refusals that say nothing about what becomes of the request itself."""
@@ -49,7 +51,7 @@ def history(symbol: str, dice: random.Random, count: int) -> list[Candle]:
 
 
 class Market:
-    """Publishes a candle a second of each symbol, and its close as a price: a random walk with jumps."""
+    """Publishes a candle a second of each symbol, now and then its close as a price: a random walk with jumps."""
 
     def __init__(
         self, loop: SimLoop, broker: Broker, topics: Topics, dice: random.Random, symbols: list[str]
@@ -58,7 +60,8 @@ class Market:
         self._loop = loop
         self._topics = topics
         self._dice = dice
-        self._closes = dict.fromkeys(symbols, Decimal(100))
+        self.closes = dict.fromkeys(symbols, Decimal(100))
+        self.on_close: Callable[[str], None] = lambda symbol: None
         self._bus = SimBus(broker, "market")
         self.open = True
 
@@ -71,18 +74,20 @@ class Market:
         number = 0
         while self.open:
             await asyncio.sleep(CANDLE_SECONDS)
-            for symbol in self._closes:
+            for symbol in self.closes:
                 candle = self._next(symbol, number)
                 await self._tell(
                     self._topics.candle(symbol, TIMEFRAME), wire.encode(wire.candle_wire(candle)), retain=False
                 )
-                price = wire.price_wire(Price(symbol, candle.close, candle.close_time))
-                await self._tell(self._topics.price(symbol), wire.encode(price), retain=True)
+                if self._dice.random() < PRICED:
+                    price = wire.price_wire(Price(symbol, candle.close, candle.close_time))
+                    await self._tell(self._topics.price(symbol), wire.encode(price), retain=True)
             number += CANDLE_SECONDS
 
     def _next(self, symbol: str, number: int) -> Candle:
-        candle = next_candle(symbol, self._dice, number, self._closes[symbol])
-        self._closes[symbol] = candle.close
+        candle = next_candle(symbol, self._dice, number, self.closes[symbol])
+        self.closes[symbol] = candle.close
+        self.on_close(symbol)
         return candle
 
     async def _tell(self, topic: str, payload: bytes, *, retain: bool) -> None:
@@ -101,6 +106,7 @@ class Wanted:
     """One request of the person, until it is answered finally."""
 
     request_id: str
+    account: str
     command: Command
     body: dict[str, Any]
     resting: bool = False
@@ -117,7 +123,7 @@ class Heard:
     """What came from the bus."""
 
     answers: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    halted: bool = False
+    halted: set[str] = field(default_factory=set)
 
 
 class Person:
@@ -132,6 +138,7 @@ class Person:
         symbols: list[str],
         violated: Callable[[str], None],
         *,
+        accounts: Sequence[str],
         pause: float,
         naughty: bool,
     ) -> None:
@@ -146,7 +153,7 @@ class Person:
         self._violated = violated
         self._pause = pause
         self._naughty = naughty
-        self._account = "main"
+        self._accounts = tuple(accounts)
         self._numbers = 0
         answers = topics.filter(RouteName.RESPONSE)
         self._bus = SimBus(broker, "person", [answers, topics.filter(RouteName.HALT)])
@@ -160,6 +167,12 @@ class Person:
     def unanswered(self) -> list[str]:
         """Requests without a final answer."""
         return [key for key, wanted in self.wanted.items() if wanted.answer is None]
+
+    def calm_down(self) -> None:
+        """Want nothing new, and ask soon for what is still unanswered."""
+        self.busy = False
+        for wanted in self.wanted.values():
+            wanted.pause = 1.0
 
     # ---- asking ---------------------------------------------------------------------------------------
 
@@ -208,28 +221,34 @@ class Person:
         )
         if self._dice.random() < 0.5:
             await asyncio.sleep(self._dice.uniform(0, 3))
-            await self.want(Command.CANCEL, order_id=wanted.request_id)
+            await self.want(Command.CANCEL, wanted.account, order_id=wanted.request_id)
 
-    async def want(self, command: Command, *, resting: bool = False, **body: Any) -> Wanted:
+    async def want(
+        self, command: Command, account: str | None = None, *, resting: bool = False, **body: Any
+    ) -> Wanted:
         """Ask for something, once or twice; it is asked again until it is answered."""
         self._numbers += 1
         request_id = f"want-{self._numbers}"
-        wanted = self.wanted[request_id] = Wanted(request_id, command, {"request_id": request_id, **body}, resting)
+        body = {"request_id": request_id, **body}
+        wanted = self.wanted[request_id] = Wanted(request_id, account or self._any_account(), command, body, resting)
         await self._send(wanted)
         if self._dice.random() < 0.1:
             await self._send(wanted)
         return wanted
 
+    def _any_account(self) -> str:
+        return self._accounts[0] if len(self._accounts) == 1 else self._dice.choice(self._accounts)
+
     async def end(self, request_id: str) -> None:
         """Cancel the order of a request, under an id of its own that tells so."""
         ending = f"end-{request_id}"
         body = {"request_id": ending, "order_id": request_id}
-        wanted = self.wanted[ending] = Wanted(ending, Command.CANCEL, body)
+        wanted = self.wanted[ending] = Wanted(ending, self.wanted[request_id].account, Command.CANCEL, body)
         await self._send(wanted)
 
     async def _send(self, wanted: Wanted, *, retain: bool = False) -> None:
         wanted.sent = self._loop.time()
-        await self._say(self._topics.request(self._account, wanted.command), wire.encode(wanted.body), retain=retain)
+        await self._say(self._topics.request(wanted.account, wanted.command), wire.encode(wanted.body), retain=retain)
 
     async def _say(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         with suppress(BusUnavailable):
@@ -244,18 +263,19 @@ class Person:
                 if wanted.answer is None and not resting and now - wanted.sent >= wanted.pause:
                     wanted.pause = min(wanted.pause * 1.5, 10.0)  # many that repeat together would fill the line
                     await self._send(wanted)
-            if self.heard.halted and self._dice.random() < 0.3:
-                await self.want(Command.RESUME, note="go on")
+            for account in sorted(self.heard.halted):
+                if self._dice.random() < 0.3:
+                    await self.want(Command.RESUME, account, note="go on")
 
     async def _misbehave(self) -> None:
         """What nobody should do: other bodies under a known id, retained commands, garbage."""
         kind = self._dice.randrange(4)
         answered = [wanted for wanted in self.wanted.values() if wanted.answer is not None]
-        topic = self._topics.request(self._account, Command.TRADE)
+        topic = self._topics.request(self._accounts[-1], Command.TRADE)
         if kind == 0 and answered:
             wanted = self._dice.choice(answered)
             await self._say(
-                self._topics.request(self._account, wanted.command),
+                self._topics.request(wanted.account, wanted.command),
                 wire.encode({**wanted.body, "note": "another body"}),
             )
         elif kind == 1 and answered:
@@ -271,10 +291,16 @@ class Person:
         async for incoming in self._bus.messages():
             match = self._topics.parse(incoming.topic)
             if match is not None and match.route is RouteName.HALT and incoming.payload:
-                self.heard.halted = json.loads(incoming.payload)["halted"]
+                self._switched(json.loads(incoming.payload))
             elif match is not None and match.request_id is not None:
                 self._answered(match.request_id, json.loads(incoming.payload))
             incoming.ack()
+
+    def _switched(self, halt: dict[str, Any]) -> None:
+        if halt["halted"]:
+            self.heard.halted.add(halt["account"])
+        else:
+            self.heard.halted.discard(halt["account"])
 
     def _answered(self, request_id: str, answer: dict[str, Any]) -> None:
         wanted = self.wanted.get(request_id)

@@ -10,6 +10,7 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 
@@ -21,20 +22,26 @@ from config.settings import Settings
 from config.toml_errors import TomlDocument
 from execution import candles
 from execution.errors import ExecutionError
-from execution.model import Order
+from execution.ledger import NewCashFlow
+from execution.model import Account, AccountKind, CashFlowKind, Order
 from execution.venue import VenueReport
 from portfolio.errors import PortfolioError
-from runtime.database import open_database, read, sqlite_url
+from runtime.core import OPENING
+from runtime.database import ensure_account, open_database, read, seed_catalogue, sqlite_url
 from runtime.topics import Topics
 from signals.bot_file import BotFile
 from signals.loading import check_bot
 from tests.simulation import invariants
 from tests.simulation.broker import Broker, NetworkFaults
 from tests.simulation.bus import SimBus
-from tests.simulation.daemon import EXPECTED_ENDS, SimDaemon
+from tests.simulation.daemon import EXPECTED_ENDS, SimDaemon, true_time
+from tests.simulation.exchange import SimExchange
+from tests.simulation.invariants import PAPER
 from tests.simulation.loop import OUTSIDE, Deadlock, Process, SimLoop, TooManySteps, in_process
 from tests.simulation.people import Market, Person, history
 from tests.simulation.storage import Disk, File, Locker
+from tests.simulation.venue_faults import VenueFaults
+from tests.simulation.venue_invariants import LIVE
 
 STORM = 6.0
 """Seconds of faults."""
@@ -45,6 +52,9 @@ KEPT = 400
 SYMBOLS = ["BTC-USD", "ETH-USD"]
 HISTORY = 40
 """Candles of each symbol before the beginning."""
+LIVE_SHARE = 0.0
+"""Of all worlds: in these a second account trades at a live venue."""
+LIVE_BOTS = ("crosser", "weigher")
 BOTS = ("crosser", "weigher", "guard")
 _SETTINGS = (
     "account.initial_deposit=20000",
@@ -114,6 +124,8 @@ class Faults:
     naughty: bool
     asking: float
     slow_disk: float
+    venue: VenueFaults | None
+    """Of the live venue, where there is one."""
 
     @classmethod
     def drawn(cls, dice: random.Random) -> "Faults":
@@ -139,6 +151,7 @@ class Faults:
             naughty=dice.random() < 0.6,
             asking=dice.choice((0.1, 0.2, 0.5)),
             slow_disk=0.03,
+            venue=VenueFaults.drawn(dice) if dice.random() < LIVE_SHARE else None,
         )
 
 
@@ -158,6 +171,7 @@ CALM = Faults(
     naughty=False,
     asking=0,
     slow_disk=0,
+    venue=None,
 )
 """Nothing goes wrong, and the person wants nothing: for comparisons with the real thing."""
 
@@ -175,10 +189,12 @@ class Outcome:
 
 
 @cache
-def bot_files() -> tuple[BotFile, ...]:
-    """The bots of every world."""
+def bot_files(live: bool = False) -> tuple[BotFile, ...]:
+    """The bots of every world; `live`: some of them trade at the venue."""
     found = []
     for text in _BOT_FILES.split("---"):
+        if live and any(f'"{name}"' in text for name in LIVE_BOTS):
+            text = f'account = "{LIVE}"\n{text}'
         bot, faults = check_bot(TomlDocument.parse(text, "bot.toml"), {})
         assert bot is not None, [str(fault) for fault in faults]
         found.append(bot)
@@ -191,16 +207,34 @@ def _settings(folder: Path) -> Settings:
 
 
 @cache
-def _young_books(folder: Path) -> Path:
-    """A migrated database with candles that warm the bots, made once."""
-    path = folder / "template.db"
+def _young_books(folder: Path, live: bool) -> Path:
+    """A migrated database with candles that warm the bots, made once; `live`: and with an account at the venue."""
+    path = folder / f"template-{'live' if live else 'paper'}.db"
     path.unlink(missing_ok=True)
     engine = open_database(sqlite_url(path), synchronous="OFF")
     with engine.connect() as connection, connection.begin():
         for symbol in SYMBOLS:
             candles.store(connection, history(symbol, random.Random(f"history {symbol}"), HISTORY))
+        if live:
+            _open_live_account(connection)
     engine.dispose()
     return path
+
+
+def _open_live_account(connection: Connection) -> None:
+    seed_catalogue(connection)
+    now = true_time(0)
+    deposit = NewCashFlow(
+        account=LIVE,
+        kind=CashFlowKind.DEPOSIT,
+        amount=Decimal(20_000),
+        currency="USD",
+        effective_at=now,
+        triggered_by="manual",
+        idempotency_key=OPENING,
+        note=None,
+    )
+    ensure_account(connection, Account(LIVE, kind=AccountKind.LIVE, venue=SimExchange.name), deposit, now)
 
 
 class World:
@@ -213,6 +247,7 @@ class World:
         self.faults = faults or Faults.drawn(random.Random(f"faults {seed}"))
         self.settings = _settings(folder)
         self.topics = Topics(self.settings.base_topic)
+        self.accounts = (PAPER,) if self.faults.venue is None else (PAPER, LIVE)
         self.stats: Counter[str] = Counter()
         self.violations: list[str] = []
         self.announced: dict[int, set[bytes]] = {}
@@ -222,7 +257,7 @@ class World:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         self.file = File(self._folder)
-        shutil.copyfile(_young_books(folder), self.file.path)
+        shutil.copyfile(_young_books(folder, self.faults.venue is not None), self.file.path)
         self.broker = Broker(self.loop, random.Random(f"network {seed}"), self.faults.network)
         self.broker.on_publish = self._on_publish
         self.loop.on_fuse = self._on_fuse
@@ -232,6 +267,7 @@ class World:
         self._locker: Locker | None = None
         people = random.Random(f"people {seed}")
         self.market = Market(self.loop, self.broker, self.topics, random.Random(f"market {seed}"), SYMBOLS)
+        self.venue = self._make_venue()
         self.person = Person(
             self.loop,
             self.broker,
@@ -239,10 +275,27 @@ class World:
             people,
             SYMBOLS,
             self.violated,
+            accounts=self.accounts,
             pause=self.faults.asking,
             naughty=self.faults.naughty,
         )
         self._operator = SimBus(self.broker, "operator")
+
+    def _make_venue(self) -> SimExchange | None:
+        if self.faults.venue is None:
+            return None
+        venue = SimExchange(
+            self.loop,
+            random.Random(f"venue {self.seed}"),
+            self.faults.venue,
+            self.market.closes.__getitem__,
+            symbols=SYMBOLS,
+            watch=self._watch_order,
+            violated=self.violated,
+            say=self.say,
+        )
+        self.market.on_close = venue.on_price
+        return venue
 
     # ---- what is known --------------------------------------------------------------------------------
 
@@ -282,7 +335,8 @@ class World:
             f"daemon-{self._lives}",
             loop=self.loop,
             settings=self.settings,
-            bots=bot_files(),
+            bots=bot_files(self.venue is not None),
+            exchanges={} if self.venue is None else {self.venue.name: self.venue},
             broker=self.broker,
             file=self.file,
             disk=self.disk,
@@ -303,13 +357,16 @@ class World:
         place = paper.place
 
         async def watched(order: Order, waited: float = 0.0) -> list[VenueReport]:
-            self.stats["sent"] += 1
-            problem = self.read(lambda connection: invariants.unstored(connection, order))
-            if problem is not None:
-                self.violated(problem)
+            self._watch_order(order)
             return await place(order, waited)
 
         paper.place = watched  # type: ignore[method-assign]  # one instance is watched
+
+    def _watch_order(self, order: Order) -> None:
+        self.stats["sent"] += 1
+        problem = self.read(lambda connection: invariants.unstored(connection, order))
+        if problem is not None:
+            self.violated(problem)
 
     def _on_end(self, daemon: SimDaemon, error: BaseException | None) -> None:
         self.say("end", daemon.name, repr(error))
@@ -354,6 +411,8 @@ class World:
         self._every(faults.locked, self._lock)
         self._every(faults.broken, lambda: self._storage_fault("broken"))
         self._every(1.0, self.broker.snapshot)
+        if self.venue is not None:
+            self.venue.plan(STORM)
 
     def _every(self, pause: float, strike: Callable[[], None]) -> None:
         if not pause:
@@ -426,6 +485,8 @@ class World:
         self.disk.heal()
         self._unlock()
         self.broker.faults = NetworkFaults(slow=0.0)
+        if self.venue is not None:
+            self.venue.calm()
         self.person.calm_down()
         self._restart_broker()
         for daemon in self.daemons:
@@ -508,5 +569,9 @@ class World:
     def _outcome(self) -> Outcome:
         self.stats["broker crashes"] = self.broker.stats["crashes"]
         self.stats["cuts"] = self.broker.stats["cuts"]
+        if self.venue is not None:
+            self.stats["live worlds"] = 1
+            self.stats["live orders"] = len(self.venue.orders)
+            self.stats["live fills"] = len(self.venue.happened)
         violation = self.violations[0] if self.violations else None
         return Outcome(self.seed, violation, self.loop.digest, self.loop.steps, dict(self.stats), tuple(self.trace))

@@ -1,0 +1,100 @@
+"""The promises towards a live venue: our books and its books tell the same."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from execution.exchange import ExchangeTrade
+from execution.model import Order, OrderStatus, Trade
+from tests.simulation.exchange import SimExchange
+from tests.simulation.venue_book import Booked
+
+LIVE = "live"
+"""The account at the venue."""
+EXTERNAL = "external"
+"""What triggered the trades of strangers."""
+
+_SAME = {
+    OrderStatus.FILLED: {OrderStatus.FILLED},
+    OrderStatus.CANCELLED: {OrderStatus.CANCELLED, OrderStatus.EXPIRED},
+}
+"""What ours may be called when the venue's has ended so."""
+_NEVER_THERE = {OrderStatus.REJECTED, OrderStatus.CANCELLED, OrderStatus.EXPIRED}
+
+
+def at_venue(venue: SimExchange, placed: list[Order], trades: list[Trade]) -> Iterator[str]:
+    """Everything, at rest."""
+    orders = [order for order in placed if order.account == LIVE]
+    booked = [trade for trade in trades if trade.account == LIVE]
+    yield from _one_to_one(venue, booked)
+    yield from _owners(venue, orders, booked)
+    yield from _ends(venue, orders)
+
+
+def _one_to_one(venue: SimExchange, booked: list[Trade]) -> Iterator[str]:
+    """I3: the venue's trades, each once, to the last digit."""
+    theirs = Counter(_theirs(one.trade) for one in venue.happened)
+    ours = Counter(_ours(trade) for trade in booked)
+    missing, invented = list((theirs - ours).elements()), list((ours - theirs).elements())
+    if missing or invented:
+        count = len(venue.happened)
+        yield f"I3 of {count} trades at the venue missing: {missing[:2]}, not the venue's: {invented[:2]}"
+
+
+def _theirs(trade: ExchangeTrade) -> tuple[Any, ...]:
+    return (
+        trade.symbol,
+        trade.venue_trade_id,
+        trade.side,
+        trade.quantity,
+        trade.price,
+        trade.fee,
+        trade.fee_asset,
+        trade.executed_at,
+        trade.venue_sequence,
+    )
+
+
+def _ours(trade: Trade) -> tuple[Any, ...]:
+    return (
+        trade.symbol,
+        trade.venue_trade_id,
+        trade.side,
+        trade.quantity,
+        trade.price,
+        trade.fee,
+        trade.fee_asset,
+        trade.executed_at,
+        trade.venue_sequence,
+    )
+
+
+def _owners(venue: SimExchange, orders: list[Order], booked: list[Trade]) -> Iterator[str]:
+    """I5: own trades are of their order, those of strangers are external, and only they."""
+    by_client = {order.client_order_id: order for order in orders}
+    stranger = {(one.trade.symbol, one.trade.venue_trade_id): one.trade.client_order_id for one in venue.happened}
+    for trade in booked:
+        client = stranger.get((trade.symbol, trade.venue_trade_id or ""))
+        order = by_client.get(client or "")
+        if order is None and (trade.order_id, trade.triggered_by) != (None, EXTERNAL):
+            yield f"I5 the trade {trade.symbol} {trade.venue_trade_id} of {client} was taken for {trade.triggered_by}"
+        elif order is not None and (trade.order_id, trade.triggered_by) != (order.id, order.triggered_by):
+            yield f"I5 the trade {trade.symbol} {trade.venue_trade_id} of {order.request_id} is {trade.triggered_by}"
+
+
+def _ends(venue: SimExchange, orders: list[Order]) -> Iterator[str]:
+    """I5: an order that is closed here is closed there, in the same way."""
+    there = {booked.client_order_id: booked for booked in venue.orders if not booked.stranger}
+    ours = {order.client_order_id for order in orders}
+    for client in there.keys() - ours:
+        yield f"I1 the venue has an order {client} that is not in the books"
+    for order in orders:
+        yield from _end(order, there.get(order.client_order_id))
+
+
+def _end(order: Order, booked: Booked | None) -> Iterator[str]:
+    if booked is None:
+        if order.status not in _NEVER_THERE:
+            yield f"I5 order {order.request_id} is {order.status}, the venue never had it"
+    elif order.status not in _SAME.get(booked.status, set()):
+        yield f"I5 order {order.request_id} is {order.status}, the venue's {booked.id} {booked.status}"
