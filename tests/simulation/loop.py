@@ -122,13 +122,17 @@ class SimLoop(asyncio.BaseEventLoop):
 
     # ---- the scheduler --------------------------------------------------------------------------------
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+    def call_at(  # type: ignore[override]  # the stub's type variables say nothing more here
+        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
         """As in the base class, but for timers in tuples, which compare in C."""
         timer = asyncio.TimerHandle(when, callback, args, self, context)
         heapq.heappush(self._scheduled, (when, next(self._timers), timer))
         return timer
 
-    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+    def call_later(  # type: ignore[override]  # as above
+        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
         """As in the base class."""
         return self.call_at(self._now + delay, callback, *args, context=context)
 
