@@ -386,7 +386,7 @@ class SimExchange:
             self._counted("down")
             self.up = False
             self.break_streams()
-            self._later(self._dice.uniform(0.3, 4.0), self.come_up)
+            self._later(self._dice.uniform(0.3, 3.0), self.come_up)
 
     def come_up(self) -> None:
         """The venue answers again."""

@@ -18,7 +18,7 @@ from portfolio.verify import verify
 from runtime import wire
 from runtime.operations import ANNOUNCER
 from runtime.topics import Command, RouteName, Topics
-from tests.simulation.venue_invariants import EXTERNAL, LIVE, at_venue
+from tests.simulation.venue_invariants import EXTERNAL, LIVE, at_venue, unlike_venue
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -77,6 +77,8 @@ def _unfinished(connection: Connection, world: "World") -> Iterator[str]:
         yield f"I9 facts that were never announced: {missing[:5]} of {head}"
     if followers.position(connection, ANNOUNCER) != head:
         yield "I9 the announcer is not at the ledger's head"
+    if world.venue is not None:
+        yield from unlike_venue(connection, world.venue)
     yield from _retained(connection, world)
 
 

@@ -12,7 +12,7 @@ LONGEST_HIDDEN = 3.0
 """Seconds after which what happened can be seen."""
 LONGEST_BACK_DATING = 60.0
 """Seconds by which a fill's time may lie before what was told already."""
-LONGEST_FILLING = 8.0
+LONGEST_FILLING = 6.0
 """Seconds from an order that can be filled, or a price that reaches it, to its last piece."""
 
 Deduplication: TypeAlias = Literal["all", "open", "none"]
@@ -52,18 +52,18 @@ class VenueFaults:
         return cls(
             deduplicates=dice.choice(("all", "all", "open", "none")),
             honours_deadline=dice.random() < 0.6,
-            lost_request=some(0.6, 0.02, 0.3),
-            lost_reply=some(0.6, 0.02, 0.3),
-            slow=some(0.6, 0.02, 0.3),
-            refused=some(0.4, 0.02, 0.1),
-            late_fill=some(0.5, 0.05, 0.3),
-            repeated=some(0.5, 0.05, 0.3),
-            unheard=some(0.6, 0.05, 0.5),
-            back_dated=some(0.5, 0.05, 0.3),
+            lost_request=some(0.6, 0.05, 0.4),
+            lost_reply=some(0.6, 0.05, 0.4),
+            slow=some(0.6, 0.05, 0.4),
+            refused=some(0.4, 0.05, 0.2),
+            late_fill=some(0.5, 0.1, 0.5),
+            repeated=some(0.5, 0.1, 0.5),
+            unheard=some(0.6, 0.1, 0.7),
+            back_dated=some(0.5, 0.1, 0.4),
             hidden=some(0.6, 0.5, LONGEST_HIDDEN),
-            down=some(0.3, 4, 15),
-            broken_stream=some(0.5, 2, 10),
-            strangers=some(0.6, 1, 6),
+            down=some(0.3, 1, 6),
+            broken_stream=some(0.5, 0.7, 4),
+            strangers=some(0.6, 0.4, 2),
         )
 
     def calmed(self) -> "VenueFaults":

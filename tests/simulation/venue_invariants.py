@@ -4,6 +4,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from sqlalchemy import Connection
+
+from execution import raw
 from execution.exchange import ExchangeTrade
 from execution.model import Order, OrderStatus, Trade
 from tests.simulation.exchange import SimExchange
@@ -20,6 +23,16 @@ _SAME = {
 }
 """What ours may be called when the venue's has ended so."""
 _NEVER_THERE = {OrderStatus.REJECTED, OrderStatus.CANCELLED, OrderStatus.EXPIRED}
+
+
+def unlike_venue(connection: Connection, venue: SimExchange) -> Iterator[str]:
+    """What has not been told yet."""
+    for booked in venue.orders:
+        if booked.is_open:
+            yield f"I5 the venue's order {booked.id} of {booked.client_order_id} is {booked.status}"
+    (count,) = raw.execute(connection, "SELECT count(*) FROM trades WHERE account = ?", (LIVE,)).fetchall()[0]
+    if count < len(venue.happened):
+        yield f"I3 {count} of the venue's {len(venue.happened)} trades are in the books"
 
 
 def at_venue(venue: SimExchange, placed: list[Order], trades: list[Trade]) -> Iterator[str]:
