@@ -50,7 +50,7 @@ PATIENCE = 120.0
 KEPT = 400
 """Lines of the trace that are shown after a violation."""
 SYMBOLS = ["BTC-USD", "ETH-USD"]
-HISTORY = 40
+HISTORY = 20
 """Candles of each symbol before the beginning."""
 LIVE_SHARE = 0.0
 """Of all worlds: in these a second account trades at a live venue."""
@@ -85,7 +85,7 @@ backoff_minutes = 0
 notional = 120
 stop_loss_pct = 2
 take_profit_pct = 3
-signals = [{function = "RSI", weight = 1, params = {timeperiod = 3}}]
+signals = [{function = "WILLR", weight = 1, params = {timeperiod = 3}}]
 ---
 name = "guard"
 symbol = "BTC-USD"
@@ -97,7 +97,7 @@ backoff_minutes = 0
 notional = 90
 trailing_stop_pct = 2
 stop_loss_pct = 4
-signals = [{function = "RSI", weight = 1, params = {timeperiod = 2}}]
+signals = [{function = "WILLR", weight = 1, params = {timeperiod = 2}}]
 """
 
 
