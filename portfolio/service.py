@@ -26,7 +26,7 @@ from portfolio.position import Portfolio, PortfolioChanged, Position, PositionCh
 from portfolio.runs import Finished
 from portfolio.storage import BooksStorage, Fence
 from portfolio.tables import RunMode
-from portfolio.valuation import Marks, position_of, value_account
+from portfolio.valuation import Marks, TradePrice, position_of, value_account
 from portfolio.watchdog import IntegrityFailed, Watchdog
 
 Changed: TypeAlias = PositionChanged | PortfolioChanged
@@ -61,6 +61,9 @@ class PortfolioService:
         self._lock = asyncio.Lock()
         self._computing = asyncio.Lock()
         self._books = Books({})
+        self._booked: list[Fact] = []
+        self._unsettled: list[FillOutcome] = []
+        self._outcomes: list[FillOutcome] = []
         self._watchdog = Watchdog()
         self._marks = Marks()
         self._holders: dict[str, set[str]] = {}
@@ -97,39 +100,45 @@ class PortfolioService:
         """Book newly recorded facts; the outcomes of the trades that were new.
 
         Duplicates are ignored; if something is missing before them, it is read from the ledger (and its
-        outcomes are returned as well). Raises LeaseLost when a due checkpoint finds the role taken over.
+        outcomes are returned as well). Raises LeaseLost when a due checkpoint finds the role taken over,
+        StorageUnavailable when something cannot be read: the outcomes then come with the next call.
         """
         async with self._lock:
+            await self._settle()
             facts: Sequence[Fact] = recorded.facts
             expected = self._books.sequence + 1
             if not facts or facts[-1].sequence < expected:
-                return []
+                return self._take_outcomes()
             if facts[0].sequence > expected:
-                outcomes = await self._catch_up()
+                await self._catch_up()
             else:
                 if facts[0].sequence < expected:
                     facts = [fact for fact in facts if fact.sequence >= expected]
-                outcomes = await self._apply(facts)
+                await self._apply(facts)
             await self._store_when_due()
-            return outcomes
+            return self._take_outcomes()
 
     async def catch_up(self) -> list[FillOutcome]:
         """Read and book whatever the ledger has beyond the books."""
         async with self._lock:
-            outcomes = await self._catch_up()
+            await self._settle()
+            await self._catch_up()
             await self._store_when_due()
-            return outcomes
+            return self._take_outcomes()
 
-    async def _catch_up(self) -> list[FillOutcome]:
-        outcomes = []
+    def _take_outcomes(self) -> list[FillOutcome]:
+        taken, self._outcomes = self._outcomes, []
+        return taken
+
+    async def _catch_up(self) -> None:
         while facts := await self._reader.read(self._next_page):
-            outcomes += await self._apply(facts)
-        return outcomes
+            await self._apply(facts)
 
     def _next_page(self, connection: Connection) -> list[Fact]:
         return ledger.facts_since(connection, self._books.sequence, recompute.PAGE)
 
-    async def _apply(self, facts: Sequence[Fact]) -> list[FillOutcome]:
+    async def _apply(self, facts: Sequence[Fact]) -> None:
+        """Book facts; the books have them from then on, also when `_settle` fails."""
         books = self._books
         if any(fact.account not in books.accounts for fact in facts):
             books.accounts.update(await self._reader.read(ledger.accounts))
@@ -139,11 +148,22 @@ class PortfolioService:
         self._watchdog.note(facts, books)
         for outcome in outcomes:
             self._storage.add(outcome)
-        recomputed = frozenset(books.stale)
+        self._booked += facts
+        self._unsettled += outcomes
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """What booked facts bring about and what may need a reading for it. When that fails, all of it waits for
+        the next call: the facts themselves are not booked again."""
+        if not self._booked:
+            return
+        books, recomputed = self._books, frozenset(self._books.stale)
+        taken_back = {fact.symbol for fact in self._booked if isinstance(fact, Trade) and fact.corrects}
+        traded = await self._last_trades(taken_back)
         if recomputed:
-            outcomes = await self._recompute_stale(outcomes)
-        self._watchdog.watch(outcomes, books, recomputed)
-        for fact in facts:
+            self._unsettled = await self._recompute_stale(self._unsettled)
+        self._watchdog.watch(self._unsettled, books, recomputed)
+        for fact in self._booked:
             self._dirty_accounts.add(fact.account)
             if isinstance(fact, Trade):
                 scope = (fact.account, fact.symbol)
@@ -151,17 +171,18 @@ class PortfolioService:
                 self._note_holding(scope)
                 if self._marks.on_trade(fact):
                     self._dirty_marks.add(fact.symbol)
-        await self._reread_marks({fact.symbol for fact in facts if isinstance(fact, Trade) and fact.corrects})
-        return outcomes
+        for symbol in taken_back:
+            self._marks.set_traded(symbol, traded.get(symbol))
+        self._dirty_marks |= taken_back
+        self._outcomes += self._unsettled
+        self._booked, self._unsettled = [], []
 
-    async def _reread_marks(self, symbols: set[str]) -> None:
-        """Trades of these symbols were taken back: their prices are no marks."""
-        if symbols:
-            scopes = [scope for scope in self._books.symbols if scope[1] in symbols]
-            found = await self._reader.read(lambda connection: marks.last_trades(connection, scopes))
-            for symbol in symbols:
-                self._marks.set_traded(symbol, found.get(symbol))
-            self._dirty_marks |= symbols
+    async def _last_trades(self, symbols: set[str]) -> dict[str, TradePrice]:
+        """Trades of these symbols were taken back: their prices are no marks, those of the others are."""
+        if not symbols:
+            return {}
+        scopes = [scope for scope in self._books.symbols if scope[1] in symbols]
+        return await self._reader.read(lambda connection: marks.last_trades(connection, scopes))
 
     async def _recompute_stale(self, outcomes: list[FillOutcome]) -> list[FillOutcome]:
         """A back-dated trade or a correction came: its symbol anew from all its trades, as a batch would have
@@ -195,14 +216,14 @@ class PortfolioService:
     async def flush(self) -> list[AlertRaised]:
         """Store the allocations that wait. Raises StorageUnavailable (they wait on) or LeaseLost."""
         async with self._lock:
+            await self._settle()
             await self._storage.flush(self._books)
             return self._take_raised()
 
     async def stop(self) -> None:
         """Store what waits and a last snapshot. Raises LeaseLost or StorageUnavailable when it cannot be."""
         async with self._lock:
-            if self._books.stale:
-                await self._recompute_stale([])  # the task that was at it has been cancelled
+            await self._settle()  # the task that was at it may have been cancelled
             await self._storage.flush(self._books, snapshot=not self._storage.is_current(self._books))
 
     async def _store_when_due(self) -> None:
@@ -238,6 +259,7 @@ class PortfolioService:
             scopes = sorted(self._books.symbols)
             if only_behind:
                 async with self._lock:
+                    await self._settle()
                     await self._storage.flush(self._books)
                 behind = await self._reader.read(lambda connection: runs.behind(connection, method))
                 scopes = [scope for scope in scopes if scope in behind]
@@ -254,6 +276,7 @@ class PortfolioService:
         """One scope. Only its begin and its end keep fills waiting."""
         storage = self._storage
         async with self._lock:
+            await self._settle()
             await storage.flush(self._books)
             begun = await storage.begin(self._books, key, mode, reason, since=since, batch_id=batch_id)
             storage.holds_back = True

@@ -255,6 +255,48 @@ async def test_a_back_dated_trade_is_matched_where_it_belongs(database: Database
     assert_equals_recomputation(service, database)
 
 
+class Failing:
+    """A reader whose disk does not answer."""
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        raise StorageUnavailable("disk I/O error")
+
+
+@pytest.mark.parametrize("again", ["the same facts", "later facts", "a flush"])
+async def test_a_back_dated_trade_whose_recomputation_could_not_read_is_recomputed_later(
+    database: Database, again: str
+) -> None:
+    """Found by the simulation, seed 32090: the position stayed as it was before that trade."""
+    service = service_of(database)
+    await service.start()
+    line = Line()
+    await deliver(service, database, [line.buy("1", "100", minute=10), line.sell("1", "120", minute=20)])
+    service.take_changes()
+    late = line.buy("1", "90", minute=5)
+    service._reader = Failing()
+    with pytest.raises(StorageUnavailable):
+        await deliver(service, database, [late])
+    service._reader = database.reader
+
+    later = [line.buy("2", "70", minute=40)] if again == "later facts" else []
+    if again == "a flush":
+        await service.flush()
+    if later:
+        database.append(later)
+    outcomes = await service.on_facts(FactsRecorded((late, *later)))
+
+    assert [outcome.trade for outcome in outcomes] == [late, *later]
+    assert all(outcome.result for outcome in outcomes)
+    assert service.portfolio("main").sequence == (late, *later)[-1].sequence
+    assert_equals_recomputation(service, database)
+    assert {change.position.symbol for change in service.take_changes() if isinstance(change, PositionChanged)} == {
+        late.symbol
+    }
+    assert service.take_failures() == []
+    await service.stop()
+    assert_equals_recomputation(service, database)
+
+
 class Interrupted:
     """A reader that lets nobody read any more: whoever waits for it is cancelled, as at a stop."""
 
