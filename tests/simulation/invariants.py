@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy import Connection
 
 from config.exact import plain
-from execution import followers, ledger, orders, raw
+from execution import followers, leases, ledger, orders, raw
 from execution.model import Fact, Order, OrderStatus, Trade
 from execution.service import STORAGE
 from portfolio.position import Portfolio
@@ -33,11 +33,16 @@ _UNMARKED = ("symbol", "quantity", "cost_basis", "average_cost", "realized_pnl",
 # ---- while it runs -------------------------------------------------------------------------------------
 
 
-def unstored(connection: Connection, order: Order) -> str | None:
-    """I1: an order that is sent is committed before, and open."""
-    row = raw.execute(connection, "SELECT status FROM orders WHERE id = ?", (order.id,)).fetchone()
-    if row is None:
+def wrongly_sent(connection: Connection, order: Order, sender: str | None) -> str | None:
+    """I1: an order that is sent was committed before, and its account is not halted.
+
+    Whoever lost the execution role may not know of a halt.
+    """
+    if raw.execute(connection, "SELECT 1 FROM orders WHERE id = ?", (order.id,)).fetchone() is None:
         return f"I1 order {order.id} ({order.request_id}) was sent before it was stored"
+    halt = raw.execute(connection, "SELECT halted FROM halts WHERE account = ?", (order.account,)).fetchone()
+    if halt is not None and halt[0] and leases.holder(connection, "execution") == sender:
+        return f"I1 order {order.id} ({order.request_id}) was sent after trading of {order.account} was halted"
     return None
 
 

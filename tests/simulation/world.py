@@ -37,7 +37,7 @@ from tests.simulation.bus import SimBus
 from tests.simulation.daemon import EXPECTED_ENDS, SimDaemon, true_time
 from tests.simulation.exchange import SimExchange
 from tests.simulation.invariants import PAPER
-from tests.simulation.loop import OUTSIDE, Deadlock, Process, SimLoop, TooManySteps, in_process
+from tests.simulation.loop import OUTSIDE, PROCESS, Deadlock, Process, SimLoop, TooManySteps, in_process
 from tests.simulation.people import Market, Person, history
 from tests.simulation.storage import Disk, File, Locker
 from tests.simulation.venue_faults import VenueFaults
@@ -364,7 +364,9 @@ class World:
 
     def _watch_order(self, order: Order) -> None:
         self.stats["sent"] += 1
-        problem = self.read(lambda connection: invariants.unstored(connection, order))
+        process = PROCESS.get()
+        sender = None if process is None else process.name
+        problem = self.read(lambda connection: invariants.wrongly_sent(connection, order, sender))
         if problem is not None:
             self.violated(problem)
 
