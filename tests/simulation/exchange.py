@@ -14,7 +14,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from config.exact import floor_to, round_to
+from config.exact import ZERO, floor_to, round_to
 from execution.exchange import ExchangeOrder, ExchangeRefused, ExchangeTimeout, ExchangeTrade
 from execution.model import Order, OrderStatus, Side, TimeInForce
 from execution.venue import INSUFFICIENT_FUND
@@ -79,6 +79,7 @@ class SimExchange:
         self._numbers: Counter[str] = Counter()
         self._fee_decimals = dice.choice((2, 4, 8))
         self._numbered = dice.random() < 0.5
+        self._takes_coins = dice.random() < 0.2  # the fee of a buy is taken from what was bought
 
     # ---- the port -------------------------------------------------------------------------------------
 
@@ -310,11 +311,13 @@ class SimExchange:
     def _trade(self, booked: Booked, quantity: Decimal, price: Decimal) -> None:
         self._numbers[booked.symbol] += 1
         number = self._numbers[booked.symbol]
-        fee = round_to(price * quantity * FEE, self._fee_decimals)
+        base, quote = booked.symbol.split("-")
+        coins = self._takes_coins and booked.side is Side.BUY
+        fee = round_to(quantity * FEE, 8) if coins else round_to(price * quantity * FEE, self._fee_decimals)
         booked.filled += quantity
-        booked.spent += price * quantity + fee
+        booked.spent += price * quantity + (ZERO if coins else fee)
         if booked.side is Side.BUY:
-            self._free[booked.account, booked.symbol] += quantity
+            self._free[booked.account, booked.symbol] += quantity - (fee if coins else ZERO)
         trade = ExchangeTrade(
             venue_trade_id=str(number),
             venue_order_id=booked.id,
@@ -324,7 +327,7 @@ class SimExchange:
             quantity=quantity,
             price=price,
             fee=fee,
-            fee_asset="USD",
+            fee_asset=base if coins else quote,
             executed_at=true_time(round(self._loop.time() - self._back_dating(), 3)),
             venue_sequence=number if self._numbered else None,
         )

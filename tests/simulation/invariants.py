@@ -18,7 +18,7 @@ from portfolio.verify import verify
 from runtime import wire
 from runtime.operations import ANNOUNCER
 from runtime.topics import Command, RouteName, Topics
-from tests.simulation.venue_invariants import EXTERNAL, LIVE, at_venue, unlike_venue
+from tests.simulation.venue_invariants import at_venue, unlike_venue
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -177,8 +177,6 @@ def _one_order_a_request(placed: list[Order], trades: list[Trade]) -> Iterator[s
     filled: Counter[str] = Counter()
     for trade in trades:
         order = known.get(trade.order_id or "")
-        if order is None and trade.account == LIVE and trade.triggered_by == EXTERNAL:
-            continue
         if order is None:
             yield f"I1 trade {trade.id} has no order"
             continue

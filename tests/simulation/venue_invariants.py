@@ -37,7 +37,7 @@ def unlike_venue(connection: Connection, venue: SimExchange) -> Iterator[str]:
 
 def at_venue(venue: SimExchange, placed: list[Order], trades: list[Trade]) -> Iterator[str]:
     """Everything, at rest."""
-    orders = [order for order in placed if order.account == LIVE]
+    orders = [order for order in placed if order.account == LIVE and order.triggered_by != EXTERNAL]
     booked = [trade for trade in trades if trade.account == LIVE]
     yield from _one_to_one(venue, booked)
     yield from _owners(venue, orders, booked)
@@ -84,15 +84,17 @@ def _ours(trade: Trade) -> tuple[Any, ...]:
 
 def _owners(venue: SimExchange, orders: list[Order], booked: list[Trade]) -> Iterator[str]:
     """I5: own trades are of their order, those of strangers are external, and only they."""
-    by_client = {order.client_order_id: order for order in orders}
-    stranger = {(one.trade.symbol, one.trade.venue_trade_id): one.trade.client_order_id for one in venue.happened}
+    by_client: dict[str | None, Order] = {order.client_order_id: order for order in orders}
+    own = {order.id for order in orders}
+    clients = {(one.trade.symbol, one.trade.venue_trade_id): one.trade.client_order_id for one in venue.happened}
     for trade in booked:
-        client = stranger.get((trade.symbol, trade.venue_trade_id or ""))
-        order = by_client.get(client or "")
-        if order is None and (trade.order_id, trade.triggered_by) != (None, EXTERNAL):
-            yield f"I5 the trade {trade.symbol} {trade.venue_trade_id} of {client} was taken for {trade.triggered_by}"
+        client = clients.get((trade.symbol, trade.venue_trade_id or ""))
+        order = by_client.get(client)
+        told = f"I5 the trade {trade.symbol} {trade.venue_trade_id} of {client}"
+        if order is None and (trade.order_id in own or trade.triggered_by != EXTERNAL):
+            yield f"{told} was taken for {trade.triggered_by} {trade.order_id}"
         elif order is not None and (trade.order_id, trade.triggered_by) != (order.id, order.triggered_by):
-            yield f"I5 the trade {trade.symbol} {trade.venue_trade_id} of {order.request_id} is {trade.triggered_by}"
+            yield f"{told} is not of {order.request_id} but of {trade.triggered_by} {trade.order_id}"
 
 
 def _ends(venue: SimExchange, orders: list[Order]) -> Iterator[str]:
