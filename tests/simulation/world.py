@@ -43,8 +43,8 @@ from tests.simulation.storage import Disk, File, Locker
 from tests.simulation.venue_faults import VenueFaults
 from tests.simulation.venue_invariants import LIVE
 
-STORM = 6.0
-"""Seconds of faults."""
+STORMS = (1.0, 2.0, 3.0, 4.0, 6.0, 10.0)
+"""Seconds of faults, as drawn: short ones show most, long ones what needs many things to happen."""
 PATIENCE = 120.0
 """Seconds within which everything must have come to rest after them."""
 KEPT = 400
@@ -54,8 +54,8 @@ HISTORY = 20
 """Candles of each symbol before the beginning."""
 LIVE_SHARE = 0.0
 """Of all worlds: in these a second account trades at a live venue."""
-LIVE_BOTS = ("crosser", "weigher")
 BOTS = ("crosser", "weigher", "guard")
+LIVE_BOTS = ("crosser", "weigher")
 _SETTINGS = (
     "account.initial_deposit=20000",
     "portfolio.verify_minutes=0",
@@ -109,6 +109,8 @@ class Violation(AssertionError):
 class Faults:
     """What goes wrong in a world; pauses are mean seconds between two faults of a kind, 0: never."""
 
+    storm: float
+    bots: tuple[str, ...]
     network: NetworkFaults
     kill: float
     fuse: float
@@ -136,6 +138,8 @@ class Faults:
             return drawn if dice.random() < chance else 0.0
 
         return cls(
+            storm=dice.choice(STORMS),
+            bots=tuple(sorted(dice.sample(BOTS, dice.choice((1, 2, 3))))),
             network=NetworkFaults(some(0.6, 0.01, 0.3), some(0.7, 0.0, 0.1)),
             kill=some(0.5, 1, 6),
             fuse=some(0.6, 0.7, 4),
@@ -156,6 +160,8 @@ class Faults:
 
 
 CALM = Faults(
+    storm=24.0,
+    bots=BOTS,
     network=NetworkFaults(slow=0.0),
     kill=0,
     fuse=0,
@@ -335,7 +341,7 @@ class World:
             f"daemon-{self._lives}",
             loop=self.loop,
             settings=self.settings,
-            bots=bot_files(self.venue is not None),
+            bots=[bot for bot in bot_files(self.venue is not None) if bot.name in self.faults.bots],
             exchanges={} if self.venue is None else {self.venue.name: self.venue},
             broker=self.broker,
             file=self.file,
@@ -414,13 +420,13 @@ class World:
         self._every(faults.broken, lambda: self._storage_fault("broken"))
         self._every(1.0, self.broker.snapshot)
         if self.venue is not None:
-            self.venue.plan(STORM)
+            self.venue.plan(self.faults.storm)
 
     def _every(self, pause: float, strike: Callable[[], None]) -> None:
         if not pause:
             return
         when = self.dice.expovariate(1 / pause)
-        while when < STORM:
+        while when < self.faults.storm:
             self.loop.call_at(when, self._strike, strike, context=OUTSIDE)
             when += self.dice.expovariate(1 / pause)
 
@@ -451,7 +457,7 @@ class World:
         if not awake:
             return
         daemon = self.dice.choice(awake)
-        daemon.process.paused_until = min(STORM, self.loop.time() + self.dice.uniform(0.5, 10.0))
+        daemon.process.paused_until = min(self.faults.storm, self.loop.time() + self.dice.uniform(0.5, 10.0))
         self.stats["pauses"] += 1
         if self.faults.second_daemon:
             self.loop.call_later(self.dice.uniform(0.1, 3.0), self.start_daemon, context=OUTSIDE)
@@ -512,7 +518,7 @@ class World:
 
     async def _stop_bots(self) -> None:
         """As an operator who looks first: a bot that is said to be stopped is let alone."""
-        for bot in BOTS:
+        for bot in self.faults.bots:
             state = self.broker.retained.get(self.topics.bot_state(bot), b"")
             if b'"STOPPED"' not in state:
                 await self._command(self.topics.bot_set(bot), b"stop")
@@ -539,7 +545,7 @@ class World:
         await self._operator.start()
         self.start_daemon()
         self._plan()
-        await self._sleep(STORM + 1.0)
+        await self._sleep(self.faults.storm + 0.2)
         self._calm_down()
         wrong = await self._quiet()
         if wrong is not None:
