@@ -7,7 +7,7 @@ then deterministic.
 
 import asyncio
 import queue
-import threading
+import threading  # noqa: TID251 - the one writer's thread, which the simulation replaces
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any, Generic, TypeVar
 

@@ -162,7 +162,7 @@ class Core:
                 if not failed:
                     log.error("a candle waits for the storage", symbol=candle.symbol, error=str(error))
                 failed = True
-                await asyncio.sleep(pause)
+                await asyncio.sleep(pause)  # noqa: TID251 - the loop's time, which is simulated
 
     async def on_price(self, price: Price) -> None:
         """One last price."""

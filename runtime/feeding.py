@@ -5,7 +5,7 @@ speed gives the same trades, and a restart goes on after the last stored candle.
 """
 
 import asyncio
-import random
+import random  # noqa: TID251 - seeded by whoever asks for generated candles
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -79,7 +79,7 @@ class Pacer:
         self._last = close_time
         delay = self._due - asyncio.get_running_loop().time()
         if delay > 0:
-            await asyncio.sleep(delay)
+            await asyncio.sleep(delay)  # noqa: TID251 - the loop's time, which is simulated
         else:
             self._due -= delay  # late: go on from here instead of rushing after
 
@@ -125,7 +125,7 @@ class Feeder:
             await self._settled()
             self.candles += 1
             if not self.candles % 100:
-                await asyncio.sleep(0)  # at full speed, leave room for requests and timers
+                await asyncio.sleep(0)  # at full speed, leave room for requests and timers  # noqa: TID251 - the loop's time, which is simulated
         log.info("the feed is at its end", candles=self.candles, time=time_text(self._clock.now()))
 
     async def _settled(self) -> None:

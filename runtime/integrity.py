@@ -7,7 +7,7 @@ again, but do not halt again in this process.
 """
 
 import asyncio
-import threading
+import threading  # noqa: TID251 - to stop a proof that runs in the reader's thread
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
@@ -194,9 +194,9 @@ class _Rest:
 
     def __init__(self, stopped: threading.Event) -> None:
         self._stopped = stopped
-        self._since = time.monotonic()
+        self._since = time.monotonic()  # noqa: TID251 - how long a proof rests decides nothing
 
     def __call__(self, *_progress: Any) -> None:
-        if self._stopped.wait(min(1.0, (time.monotonic() - self._since) * _REST)):
+        if self._stopped.wait(min(1.0, (time.monotonic() - self._since) * _REST)):  # noqa: TID251 - how long a proof rests decides nothing
             raise _Stopped
-        self._since = time.monotonic()
+        self._since = time.monotonic()  # noqa: TID251 - how long a proof rests decides nothing

@@ -254,7 +254,7 @@ class Operations:
             if loop.time() >= republish_at:
                 self._voice.say_everything()
                 republish_at = loop.time() + republish_every
-            await asyncio.sleep(_TICK_SECONDS)
+            await asyncio.sleep(_TICK_SECONDS)  # noqa: TID251 - the loop's time, which is simulated
 
     async def _store_announced(self) -> None:
         assert self._announcer is not None
@@ -279,7 +279,7 @@ class Operations:
             self._voice.say_changes()
             with suppress(StorageUnavailable):  # the tick says so; the allocations wait
                 await self.core.store_allocations()
-            await asyncio.sleep(interval)
+            await asyncio.sleep(interval)  # noqa: TID251 - the loop's time, which is simulated
 
     # ---- stop -----------------------------------------------------------------------------------------
 

@@ -136,7 +136,7 @@ class Publisher:
             self._under_way -= 1
             self._progress.set()
             self._again(outgoing)
-            await asyncio.sleep(0)  # failing may take no time, and others must notice that the connection broke
+            await asyncio.sleep(0)  # failing may take no time, and others must notice that the connection broke  # noqa: TID251 - the loop's time, which is simulated
             return
         sent.add_done_callback(lambda future: self._confirmed(future, outgoing))
 

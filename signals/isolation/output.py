@@ -1,7 +1,7 @@
 """What a user's bot prints: into the log, so much of it and no more."""
 
 import os
-import threading
+import threading  # noqa: TID251 - reads what a bot's process prints
 import time
 from collections import deque
 
