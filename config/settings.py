@@ -206,6 +206,62 @@ class ExecutionSettings(Section):
     )
 
 
+class LiveSettings(Section):
+    """Live venues: how their orders and trades are found out about. Nothing here matters to the paper exchange."""
+
+    poll_seconds: Seconds = Field(
+        2.0,
+        ge=0.05,
+        le=3_600,
+        description="Seconds between two rounds in which a venue is asked for every open order and for new trades.",
+    )
+    timeout_seconds: Seconds = Field(
+        5.0, ge=0.05, le=600, description="Seconds to wait for a venue's answer to one call."
+    )
+    send_seconds: Seconds = Field(
+        10.0,
+        ge=0.1,
+        le=600,
+        description="Seconds within which an order has to reach the venue; one that is later on its way is dropped "
+        "by venues that can do so, and asked for.",
+    )
+    grace_seconds: Seconds = Field(
+        30.0,
+        ge=0.2,
+        le=86_400,
+        description="Seconds after its sending for which an order that the venue does not show is only waited for. "
+        "After that it is sent again where that is safe, else closed. More than live.send_seconds.",
+    )
+    overlap_seconds: Seconds = Field(
+        60.0,
+        ge=0,
+        le=86_400,
+        description="Trades are fetched from so many seconds before the last stored one: venues show them late.",
+    )
+    deep_poll_seconds: Seconds = Field(
+        300.0, ge=0.1, le=86_400, description="Seconds between two rounds that look back much further."
+    )
+    deep_overlap_seconds: Seconds = Field(
+        172_800.0,
+        ge=0,
+        le=31_536_000,
+        description="How far those rounds look back, in seconds (2 days); more than a clock may ever be wrong.",
+    )
+    reconnect_max_seconds: Seconds = Field(
+        30.0,
+        ge=0.1,
+        le=3_600,
+        description="Longest pause before a lost stream of trades is opened again, in seconds.",
+    )
+
+    @field_validator("grace_seconds")
+    @classmethod
+    def _grace_is_longer_than_sending(cls, grace: float, info: ValidationInfo) -> float:
+        if grace <= info.data.get("send_seconds", 0):
+            raise PydanticCustomError(TOGETHER, "more than live.send_seconds")
+        return grace
+
+
 class RiskSettings(Section):
     """Limits that hold for each account, whoever asks. 0 = no limit. Exactly at a limit is allowed. See
     docs/risk.md."""
@@ -485,6 +541,7 @@ class Settings(BaseSettings):
     http: HttpSettings = Field(default_factory=HttpSettings)
     paper: PaperSettings = Field(default_factory=PaperSettings)
     execution: ExecutionSettings = Field(default_factory=ExecutionSettings)
+    live: LiveSettings = Field(default_factory=LiveSettings)
     risk: RiskSettings = Field(default_factory=RiskSettings)
     signals: SignalSettings = Field(default_factory=SignalSettings)
     portfolio: PortfolioSettings = Field(default_factory=PortfolioSettings)

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Protocol
 
 from execution.errors import ExecutionError, VenueError
-from execution.model import Order, OrderStatus, Side
+from execution.model import Order, OrderStatus, Side, Trade
 
 
 class ExchangeTimeout(VenueError):
@@ -44,7 +44,8 @@ class ExchangeOrder:
 @dataclass(frozen=True, slots=True)
 class ExchangeTrade:
     """One fill as the venue tells it. `venue_trade_id` is unique per account and symbol; `executed_at` may lie
-    before trades that were told earlier."""
+    before trades that were told earlier. `client_order_id` is None only for an order that has none: where a venue
+    leaves it out of its trades, the adapter looks it up by the venue's order id."""
 
     venue_trade_id: str
     venue_order_id: str
@@ -58,6 +59,11 @@ class ExchangeTrade:
     executed_at: datetime
     venue_sequence: int | None = None
 
+    def is_told_by(self, known: Trade) -> bool:
+        """Whether a trade that is stored under this id has this content."""
+        mine = (self.side, self.quantity, self.price, self.fee, self.fee_asset, self.executed_at)
+        return mine == (known.side, known.quantity, known.price, known.fee, known.fee_asset, known.executed_at)
+
 
 class Exchange(Protocol):
     """One venue, reached over a network with one account's credentials each."""
@@ -68,7 +74,7 @@ class Exchange(Protocol):
 
     async def place(self, order: Order, seconds: float | None) -> ExchangeOrder:
         """Send an order under its client order id; a venue that can do so drops it when it arrives later than
-        `seconds` from now.
+        `seconds` from now. That is no expiry: an order that arrived in time rests until it is cancelled.
 
         Raises ExchangeRefused (no order exists), ExchangeTimeout (one may exist, now or later).
         """

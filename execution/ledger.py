@@ -505,6 +505,13 @@ def find_trade(connection: Connection, trade_id: str) -> Trade | None:
     return None
 
 
+def last_executed(connection: Connection, venue: str, account: str, *, after_sequence: int = 0) -> datetime | None:
+    """When the latest trade of an account at a venue was executed, of those stored after a sequence."""
+    sql = "SELECT MAX(executed_at) FROM trades WHERE sequence > ? AND venue = ? AND account = ?"
+    row = raw.execute(connection, sql, (after_sequence, venue, account)).fetchone()
+    return None if row is None or row[0] is None else datetime.fromisoformat(row[0])
+
+
 def find_trades(connection: Connection, ids: Sequence[str]) -> dict[str, Trade]:
     """Those of the trades that are there, by id."""
     found = {}
@@ -545,6 +552,14 @@ def accounts(connection: Connection) -> dict[str, Account]:
         row[0]: Account(row[0], AccountKind(row[1]), AccountMode(row[2]), row[3], row[4])
         for row in _select_accounts.rows(connection, "ORDER BY name")
     }
+
+
+def account_created(connection: Connection, name: str) -> datetime:
+    """When an account was added."""
+    row = raw.execute(connection, "SELECT created_at FROM accounts WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        raise LedgerError(f"there is no account {name!r}")
+    return datetime.fromisoformat(row[0])
 
 
 def add_account(connection: Connection, account: Account, created_at: datetime) -> None:

@@ -106,6 +106,22 @@ def find(connection: Connection, id_: str) -> Order | None:
     return None
 
 
+def find_by_client_id(connection: Connection, client_id: str) -> Order | None:
+    """The order that a venue knows by a client order id."""
+    for row in _select_orders.rows(connection, "WHERE client_order_id = ?", (client_id,)):
+        return _order(row)
+    return None
+
+
+def unwanted(connection: Connection) -> set[str]:
+    """The open orders that somebody asked to cancel; looks through the whole inbox."""
+    sql = (
+        "SELECT order_id FROM inbox WHERE kind = 'CancelRequest' AND order_id IN"
+        f" (SELECT id FROM orders WHERE {tables.OPEN_ORDERS})"
+    )
+    return {row[0] for row in raw.execute(connection, sql).fetchall()}
+
+
 def open_orders(connection: Connection) -> Iterator[Order]:
     """Orders that are not final, oldest first; those of one candle by request, as bots ask in their names' order."""
     for row in _select_orders.rows(connection, f"WHERE {tables.OPEN_ORDERS} ORDER BY created_at, request_id"):

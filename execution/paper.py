@@ -95,7 +95,7 @@ class PaperVenue:
 
     # ---- the venue protocol ---------------------------------------------------------------------------
 
-    async def place(self, order: Order) -> list[VenueReport]:
+    async def place(self, order: Order, waited: float = 0.0) -> list[VenueReport]:
         """See `Venue.place`."""
         return await self._enter(_Resting(order, ZERO, 0, order.decided_at or self._clock.now(), None))
 

@@ -1,7 +1,6 @@
 """What the venue reports, inside the write transaction: fills become trades, orders get their status."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import zip_longest
 
 from sqlalchemy import Connection
@@ -9,28 +8,13 @@ from sqlalchemy import Connection
 from config.exact import ZERO, plain
 from execution import ledger, orders
 from execution.answers import UNTOUCHED
+from execution.batch import Applied, Batch, Progress
 from execution.ledger import LedgerTail, NewTrade
-from execution.model import AccountMode, Fact, Order, OrderStatus, Reason, Side, Source, Trade, trade_cash_effect
+from execution.live_recorder import LiveRecorder
+from execution.model import AccountMode, Order, OrderStatus, Reason, Side, Source, Trade, trade_cash_effect
 from execution.ports import Clock
 from execution.state import TradingState
-from execution.venue import INSUFFICIENT_FUND, VenueClosed, VenueFill, VenueReport
-
-
-@dataclass(slots=True)
-class _Progress:
-    """An order while one batch of venue reports is applied to it."""
-
-    order: Order
-    had_fills: bool
-    fills: list[Trade] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """What one batch of venue reports changed: facts, and orders with ALL their fills."""
-
-    facts: tuple[Fact, ...]
-    orders: tuple[tuple[Order, tuple[Trade, ...]], ...]
+from execution.venue import INSUFFICIENT_FUND, VenueClosed, VenueFill, VenueOrder, VenueReport, VenueTrade
 
 
 class Recorder:
@@ -40,41 +24,52 @@ class Recorder:
         self.state = state
         self._tail = tail
         self._clock = clock
+        self._live = LiveRecorder(state, tail, clock)
 
     def apply(self, connection: Connection, reports: Sequence[VenueReport]) -> Applied:
         """Record one batch of reports, in their order."""
         self.state.catch_up(connection)
-        touched: dict[str, _Progress] = {}
-        facts: list[Fact] = []
+        batch = Batch()
         for report, following in zip_longest(reports, reports[1:]):
-            progress = self._progress(report, touched)
-            if progress is None:
-                continue  # reported again, or closed by ourselves
-            if isinstance(report, VenueFill):
-                trade = self._apply_fill(connection, progress, report)
-                if trade is not None:
-                    facts.append(trade)
-                    if not _closes(following, report.order_id):
-                        self.state.spent(report.order_id, trade)
-            else:
-                progress.order = progress.order.with_status(report.status, report.reason)
-            if progress.order.status.is_final:
+            progress = self._take(connection, batch, report, following)
+            if progress is not None and progress.order.status.is_final:
                 # Now, not at the end: the next order of this batch may need what this one held back.
                 self.state.changed(progress.order, None)
-        changed = tuple(self._store_progress(connection, progress) for progress in touched.values())
-        return Applied(tuple(facts), changed)
+        changed = tuple(self._store_progress(connection, progress) for progress in batch.touched.values())
+        return Applied(tuple(batch.facts), changed, tuple(batch.alerts), tuple(batch.adopted), tuple(batch.reopened))
 
-    def _progress(self, report: VenueReport, touched: dict[str, _Progress]) -> _Progress | None:
+    def _take(
+        self, connection: Connection, batch: Batch, report: VenueReport, following: VenueReport | None
+    ) -> Progress | None:
+        """One report; the order that it changed."""
+        if isinstance(report, VenueTrade):
+            return self._live.tell(connection, batch, report)
+        if isinstance(report, VenueOrder):
+            return self._live.show(connection, batch, report)
+        progress = self._progress(report, batch.touched)
+        if progress is None:
+            return None  # reported again, or closed by ourselves
+        if isinstance(report, VenueFill):
+            trade = self._apply_fill(connection, progress, report)
+            if trade is not None:
+                batch.facts.append(trade)
+                if not _closes(following, report.order_id):
+                    self.state.spent(report.order_id, trade)
+        else:
+            progress.order = progress.order.with_status(report.status, report.reason)
+        return progress
+
+    def _progress(self, report: VenueFill | VenueClosed, touched: dict[str, Progress]) -> Progress | None:
         progress = touched.get(report.order_id)
         if progress is None:
             order = self.state.open_order(report.order_id)
             if order is None:
                 return None
             had_fills = order.status not in UNTOUCHED
-            progress = touched[report.order_id] = _Progress(order, had_fills)
+            progress = touched[report.order_id] = Progress(order, had_fills)
         return None if progress.order.status.is_final else progress
 
-    def _store_progress(self, connection: Connection, progress: _Progress) -> tuple[Order, tuple[Trade, ...]]:
+    def _store_progress(self, connection: Connection, progress: Progress) -> tuple[Order, tuple[Trade, ...]]:
         order = progress.order
         if progress.fills and order.status in UNTOUCHED:
             order = order.with_status(OrderStatus.PARTIALLY_FILLED, order.reason)
@@ -84,7 +79,7 @@ class Recorder:
             self.state.changed(order, self.state.reservation_of(order, fills))
         return order, tuple(fills)
 
-    def _apply_fill(self, connection: Connection, progress: _Progress, fill: VenueFill) -> Trade | None:
+    def _apply_fill(self, connection: Connection, progress: Progress, fill: VenueFill) -> Trade | None:
         order = progress.order
         if fill.if_funded:
             reason = self._unfunded(order, fill)

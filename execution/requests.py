@@ -1,6 +1,6 @@
 """Requests inside the write transaction: known ones get their answer, new ones are checked and stored."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -78,13 +78,20 @@ class RequestDesk:
     """Takes requests in. Every method that gets a connection runs as a work of the writer."""
 
     def __init__(
-        self, state: TradingState, tail: LedgerTail, clock: Clock, limits: RiskLimits, losses: LossWatch
+        self,
+        state: TradingState,
+        tail: LedgerTail,
+        clock: Clock,
+        limits: RiskLimits,
+        losses: LossWatch,
+        venues: Collection[str],
     ) -> None:
         self.state = state
         self._tail = tail
         self._clock = clock
         self._limits = limits
         self._losses = losses
+        self._venues = venues
         self._handlers: dict[type, Callable[[Connection, Any, Envelope], Intake]] = {
             OrderRequest: self._take_order,
             CashRequest: self._take_cash,
@@ -117,6 +124,12 @@ class RequestDesk:
         now = self._clock.now()
         if request.symbol not in self.state.instruments:
             self.state.reload_catalogue(connection)
+        venue = self.state.accounts[request.account].venue
+        if venue not in self._venues:
+            expected = f"an account at a venue that is connected ({', '.join(sorted(self._venues))}), not at {venue}"
+            return self._remember_refusal(
+                connection, envelope, Reason("venue_not_connected", "account", request.account, expected)
+            )
         verdict = check(request, self.state, self._limits, now)
         if isinstance(verdict, RiskRefused):
             return self._remember_refusal(connection, envelope, verdict.reason)

@@ -12,6 +12,7 @@ from execution.exposure import check_exposure
 from execution.limits import RATE_WINDOW, Refusal, RiskLimits
 from execution.model import (
     Account,
+    AccountKind,
     AccountMode,
     OrderRequest,
     OrderType,
@@ -63,7 +64,7 @@ def _approve(request: OrderRequest, state: TradingState, limits: RiskLimits, now
     _not_halted(account, state)
     _not_frozen(request, state)
     _order_rate(request, state, limits, now)
-    expires_at = _expiry(request, limits, now)
+    expires_at = _expiry(request, account, limits, now)
     price = _reference_price(request, state, limits, now)
     _price_increment(request, instrument)
     _price_collar(request, state, limits)
@@ -150,8 +151,10 @@ def _closes_whole_position(request: OrderRequest, quantity: Decimal | None, stat
     return request.close or (quantity is not None and held != 0 and quantity * request.side.sign == -held)
 
 
-def _expiry(request: OrderRequest, limits: RiskLimits, now: datetime) -> datetime | None:
-    """The instant until which the request may be sent. One that waits for its candle may come however late."""
+def _expiry(request: OrderRequest, account: Account, limits: RiskLimits, now: datetime) -> datetime | None:
+    """The instant until which the request may be sent. One that waits for its candle may come however late, unless
+    the venue is a live one, where nothing waits for candles."""
+    waits = account.kind is not AccountKind.LIVE
     lifetime = limits.request_expiry
     if request.expires_in is not None:
         if not 0 < request.expires_in <= LONGEST_EXPIRY_SECONDS:
@@ -159,7 +162,7 @@ def _expiry(request: OrderRequest, limits: RiskLimits, now: datetime) -> datetim
             raise Refusal("expiry_out_of_range", "expires_in", plain(request.expires_in), expected)
         lifetime = timedelta(microseconds=int(request.expires_in * 1_000_000))
     if request.decided_at is not None:
-        if request.waits_for_candle:
+        if request.waits_for_candle and waits:
             return None
         if request.decided_at + lifetime < now:
             raise Refusal(
@@ -169,7 +172,8 @@ def _expiry(request: OrderRequest, limits: RiskLimits, now: datetime) -> datetim
             raise Refusal(
                 "in_future", "decided_at", time_text(request.decided_at), f"not long after {time_text(now)}"
             )
-        return None
+        if waits:
+            return None
     rests = request.limit_price is not None and request.time_in_force is not TimeInForce.IOC
     if rests and request.expires_in is None:
         return None  # good till cancelled: its price protects it, however late it is sent

@@ -14,7 +14,9 @@ from sqlalchemy import Connection
 
 from config.exact import ZERO
 from execution import candles, ledger, orders, raw
+from execution.adoption import FILLED_AFTER_CLOSE
 from execution.answers import answer, refused
+from execution.batch import Applied
 from execution.errors import StorageUnavailable, VenueError
 from execution.ledger import LedgerTail
 from execution.limits import RiskLimits
@@ -36,10 +38,10 @@ from execution.model import (
 )
 from execution.paper import PaperVenue
 from execution.ports import Clock, Reader, Writer
-from execution.recorder import Applied, Recorder
+from execution.recorder import Recorder
 from execution.requests import Accepted, Envelope, Intake, Repeated, RequestDesk
 from execution.state import TradingState
-from execution.venue import Venue, VenueClosed, VenueReport
+from execution.venue import AbsentVenue, Venue, VenueClosed, VenueReport
 
 __all__ = ["Envelope", "ExecutionService"]
 
@@ -68,13 +70,14 @@ class ExecutionService:
         self.state = state
         self._clock = clock
         self._losses = LossWatch(state, clock, limits)
-        self._desk = RequestDesk(state, tail, clock, limits, self._losses)
         self._recorder = Recorder(state, tail, clock)
         self._paper = paper
         self._venues: dict[str, Venue] = {**(venues or {}), paper.name: paper}
+        self._desk = RequestDesk(state, tail, clock, limits, self._losses, frozenset(self._venues))
         self._seen: dict[tuple[str, str], datetime] = {}
         self._unrecorded: list[VenueReport] = []
         self._unsent: list[tuple[Order, float]] = []
+        self._alerted: set[tuple[str, ...]] = set()
         self.storage_failure: str | None = None
 
     # ---- start ----------------------------------------------------------------------------------------
@@ -93,8 +96,12 @@ class ExecutionService:
         await self._writer.submit(self._desk.start)
         self._paper.start(await self._reader.read(_last_venue_sequence), bars)
         events: list[Event] = []
-        for order in self.state.open_orders():
+        open_orders = self.state.open_orders()
+        unwanted = await self._reader.read(orders.unwanted) if open_orders else frozenset()
+        for order in open_orders:
             events += await self._resume(order)
+            if order.id in unwanted or (order.reason is not None and order.reason.code == FILLED_AFTER_CLOSE):
+                events += await self._cancel(order)
         return events
 
     async def _resume(self, order: Order) -> list[Event]:
@@ -180,7 +187,7 @@ class ExecutionService:
             reports = [VenueClosed(order.id, OrderStatus.EXPIRED, Reason("expired"))]
         else:
             try:
-                reports = await self._venue(order).place(order)
+                reports = await self._venue(order).place(order, waited)
             except VenueError as error:
                 reports = [VenueClosed(order.id, OrderStatus.UNKNOWN, _venue_reason(error))]
             except StorageUnavailable:
@@ -188,8 +195,9 @@ class ExecutionService:
                 reports = []
         if reports:
             return await self._record(reports)
-        is_open = self.state.open_order(order.id) is not None  # else its end was said while it was being sent
-        return [OrderChanged(order), answer(order, ())] if is_open else []
+        now = self.state.open_order(order.id)
+        is_news = now is not None and now.status is order.status  # else more was said while it was being sent
+        return [OrderChanged(order), answer(order, ())] if is_news else []
 
     async def _send_again(self) -> list[Event]:
         """Committed orders that the venue could not take before."""
@@ -210,7 +218,9 @@ class ExecutionService:
         return await self._record(reports)
 
     def _venue(self, order: Order) -> Venue:
-        return self._venues[self.state.accounts[order.account].venue]
+        name = self.state.accounts[order.account].venue
+        venue = self._venues.get(name)
+        return AbsentVenue(name) if venue is None else venue
 
     # ---- the market -----------------------------------------------------------------------------------
 
@@ -272,16 +282,51 @@ class ExecutionService:
             return []
         self._unrecorded = []
         try:
-            applied, halts = await self._writer.submit(lambda connection: self._apply(connection, reports))
+            return await self._commit(reports)
         except StorageUnavailable as error:
             self._unrecorded = [*reports, *self._unrecorded]
             return self._storage_failed(error)
+
+    async def told(self, reports: Sequence[VenueReport]) -> list[Event]:
+        """Commit what a live venue tells by itself, then say so. Without the storage it is not kept: the venue
+        tells it again."""
+        try:
+            return await self._commit(reports)
+        except StorageUnavailable as error:
+            return self._storage_failed(error)
+
+    async def may_send(self, order: Order) -> bool:
+        """Whether an order may be sent again, by a commit: a process that lost its lease fails here (LeaseLost), as
+        does one without a storage (StorageUnavailable)."""
+
+        def is_wanted(_connection: Connection) -> bool:
+            return self.state.open_order(order.id) is not None and self.state.halt_of(order.account) is None
+
+        if not await self._writer.submit(is_wanted) or self.storage_failure is not None:
+            return False
+        return self.state.halt_of(order.account) is None
+
+    async def _commit(self, reports: Sequence[VenueReport]) -> list[Event]:
+        applied, halts = await self._writer.submit(lambda connection: self._apply(connection, reports))
         events: list[Event] = [FactsRecorded(applied.facts)] if applied.facts else []
         for order, fills in applied.orders:
             events += [OrderChanged(order), answer(order, fills)]
             if order.status.is_final:
                 self._venue(order).forget(order.id)
+        events += [OrderChanged(order) for order in applied.adopted]
+        events += [alert for alert in applied.alerts if self._is_new(alert)]
+        for order, _ in applied.orders:
+            if order.id in applied.reopened:
+                events += await self._cancel(order)  # nobody waits for it any more
         return [*events, *await self._halted(halts)] if halts else events
+
+    def _is_new(self, alert: AlertRaised) -> bool:
+        """A venue tells the same again and again; who is told of it needs it once."""
+        key = (alert.code, alert.account or "", *alert.about.values())
+        if key in self._alerted:
+            return False
+        self._alerted.add(key)
+        return True
 
     def _apply(self, connection: Connection, reports: Sequence[VenueReport]) -> tuple[Applied, list[LimitHalt]]:
         applied = self._recorder.apply(connection, reports)

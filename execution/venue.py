@@ -5,6 +5,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Protocol, TypeAlias
 
+from execution.errors import VenueError
+from execution.exchange import ExchangeTrade
 from execution.model import Order, OrderStatus, Reason
 
 INSUFFICIENT_FUND = "INSUFFICIENT_FUND"
@@ -41,7 +43,28 @@ class VenueClosed:
     reason: Reason | None = None
 
 
-VenueReport: TypeAlias = VenueFill | VenueClosed
+@dataclass(frozen=True, slots=True)
+class VenueOrder:
+    """A live venue shows one of our orders: how it stands there and how much it says it has filled.
+
+    The order closes with us only when the ledger has fills of just as much.
+    """
+
+    order_id: str
+    status: OrderStatus
+    filled: Decimal
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VenueTrade:
+    """A live venue tells of a trade in one of our accounts, of whichever order, maybe not for the first time."""
+
+    account: str
+    trade: ExchangeTrade
+
+
+VenueReport: TypeAlias = VenueFill | VenueClosed | VenueOrder | VenueTrade
 
 
 class Venue(Protocol):
@@ -52,8 +75,9 @@ class Venue(Protocol):
 
     name: str
 
-    async def place(self, order: Order) -> list[VenueReport]:
-        """Send an order for the first time; returns what is known at once."""
+    async def place(self, order: Order, waited: float) -> list[VenueReport]:
+        """Send an order for the first time, `waited` seconds after its request was taken up; returns what is known
+        at once."""
         ...
 
     async def resume(
@@ -70,3 +94,31 @@ class Venue(Protocol):
     def forget(self, order_id: str) -> None:
         """Execution closed the order itself (it could not pay for a fill)."""
         ...
+
+
+class AbsentVenue:
+    """The venue of an account when this process has no connection to it: nothing can be done, and nothing is
+    forgotten."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def place(self, order: Order, waited: float) -> list[VenueReport]:
+        """See `Venue.place`."""
+        raise self._error()
+
+    async def resume(
+        self, order: Order, filled: Decimal, last_fill: datetime | None, fills: int
+    ) -> list[VenueReport]:
+        """See `Venue.resume`."""
+        raise self._error()
+
+    async def cancel(self, order: Order) -> list[VenueReport]:
+        """See `Venue.cancel`."""
+        raise self._error()
+
+    def forget(self, order_id: str) -> None:
+        """See `Venue.forget`."""
+
+    def _error(self) -> VenueError:
+        return VenueError(f"this process has no connection to the venue {self.name}")

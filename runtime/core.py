@@ -7,12 +7,13 @@ portfolio and the bots learn of the fills, then the bots decide on the close.
 
 import asyncio
 import gc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
+from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
 import structlog
@@ -20,8 +21,10 @@ import structlog
 from config.settings import Settings
 from execution import candles, orders
 from execution.errors import StorageUnavailable
+from execution.exchange import Exchange
 from execution.ledger import LedgerTail, NewCashFlow, derived_id
 from execution.limits import RiskLimits
+from execution.live import LiveTimes, LiveVenue
 from execution.model import (
     Account,
     AccountMode,
@@ -38,6 +41,7 @@ from execution.model import (
 )
 from execution.paper import PaperCosts, PaperVenue
 from execution.ports import Clock, Reader, TransactionParticipant, Writer
+from execution.reconcile import Reconciler
 from execution.service import Envelope, ExecutionService
 from execution.state import TradingState
 from portfolio.books import FillOutcome
@@ -100,6 +104,8 @@ class Core:
     outcomes: Callable[[Sequence[FillOutcome]], None] | None = None
     integrity: IntegrityKeeper | None = None
     """What is known of the soundness of the books, beside the portfolio role."""
+    reconcilers: tuple[Reconciler, ...] = ()
+    """One for each live venue, beside the execution role."""
 
     async def start(self) -> None:
         """Load what each service needs, in the order in which they depend on each other."""
@@ -245,6 +251,21 @@ def bot_limits(settings: Settings) -> BotLimits:
     )
 
 
+def live_times(settings: Settings) -> LiveTimes:
+    """How long what may take with live venues, as configured."""
+    chosen = settings.live
+    return LiveTimes(
+        poll=chosen.poll_seconds,
+        grace=chosen.grace_seconds,
+        send=chosen.send_seconds,
+        timeout=chosen.timeout_seconds,
+        overlap=chosen.overlap_seconds,
+        deep_poll=chosen.deep_poll_seconds,
+        deep_overlap=chosen.deep_overlap_seconds,
+        expiry=settings.execution.request_expiry_seconds,
+    )
+
+
 def paper_costs(settings: Settings) -> PaperCosts:
     """The costs of the paper exchange as configured."""
     chosen = settings.paper
@@ -276,10 +297,12 @@ def build_core(
     flush_every: int = 1,
     run_disabled: bool = False,
     keep_candles: bool = True,
+    exchanges: Mapping[str, Exchange] = MappingProxyType({}),
 ) -> Core:
     """Compose the services of `roles`. The writer must not have started yet."""
     roles = tuple(roles)
     execution = portfolio = signals = None
+    live: list[LiveVenue] = []
     if "execution" in roles:
         state, tail = TradingState(), LedgerTail()
         for participant in (state, tail):
@@ -291,6 +314,7 @@ def build_core(
             clock,
             lambda symbol, instant: reader.read(partial(candles.opening_at_or_after, symbol=symbol, instant=instant)),
         )
+        live = [LiveVenue(exchange, clock, live_times(settings)) for exchange in exchanges.values()]
         execution = ExecutionService(
             writer=writer,
             reader=reader,
@@ -299,6 +323,7 @@ def build_core(
             clock=clock,
             limits=risk_limits(settings),
             paper=paper,
+            venues={venue.name: venue for venue in live},
         )
     if "portfolio" in roles:
         portfolio = PortfolioService(
@@ -327,6 +352,8 @@ def build_core(
             limits=bot_limits(settings),
         )
     core = Core(publish, LedgerFollower(reader), execution, portfolio, signals, costs)
+    if execution is not None:
+        core.reconcilers = tuple(Reconciler(venue, execution, reader, core.spread) for venue in live)
     if portfolio is not None:
         core.integrity = IntegrityKeeper(portfolio, clock, lambda message: core.publish(message), core.halt)
     return core

@@ -5,7 +5,7 @@ Everything here measures time by the event loop.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,6 +18,7 @@ from config.settings import Settings
 from config.times import time_text
 from execution import followers, orders
 from execution.errors import StorageUnavailable
+from execution.exchange import Exchange
 from execution.model import AlertRaised, HaltChanged, Responded, Severity
 from execution.ports import Clock, Reader
 from runtime.bus import Bus
@@ -31,6 +32,7 @@ from runtime.integrity import IntegrityKeeper
 from runtime.jsondoc import Limits
 from runtime.publisher import Announcer, Publisher
 from runtime.recompute import Recomputer
+from runtime.reconciling import Reconciling
 from runtime.topics import Topics
 from runtime.voice import Voice
 from signals.bot_file import BotFile
@@ -54,7 +56,8 @@ class ClosableReader(Reader, Protocol):
 @dataclass(frozen=True, slots=True)
 class Ports:
     """What operations run on. `proving` makes the reader of full proofs, which must not hold up the others;
-    `boot_id` is another one in each life of the process; `fence` raises LeaseLost when the roles are lost."""
+    `boot_id` is another one in each life of the process; `fence` raises LeaseLost when the roles are lost;
+    `exchanges` are the live venues, by the name that accounts have for theirs."""
 
     writer: JoinableWriter
     reader: Reader
@@ -65,6 +68,7 @@ class Ports:
     observe: Callable[[object], None]
     feed: Feed | None = None
     forgeries: Forgeries = field(default_factory=Forgeries)
+    exchanges: Mapping[str, Exchange] = field(default_factory=dict)
 
 
 def prepare_books(connection: Connection, settings: Settings, clock: Clock, feed: Feed | None) -> dict[str, datetime]:
@@ -118,6 +122,7 @@ class Operations:
             publish=self._early.append,
             roles=roles,
             fence=ports.fence,
+            exchanges=ports.exchanges,
         )
 
     # ---- start ----------------------------------------------------------------------------------------
@@ -202,6 +207,8 @@ class Operations:
             loops.append(self._intake.recomputer.run())
         if self.core.integrity is not None:
             loops.append(self._prove(self.core.integrity, stopping))
+        reconnect = settings.live.reconnect_max_seconds
+        loops += [Reconciling(reconciler, reconnect).run() for reconciler in self.core.reconcilers]
         if ports.feed is not None and isinstance(ports.clock, FeedClock):
             say = self._voice.say_market
             feeder = Feeder(self.core, ports.feed, ports.clock, settings.feed, self._answered, say)

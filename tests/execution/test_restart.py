@@ -13,7 +13,7 @@ BUY, SELL = Side.BUY, Side.SELL
 def kill_before_sending(house: House) -> None:
     """The process dies after the order's commit and before anything was sent."""
 
-    async def never(order: object) -> list[object]:
+    async def never(order: object, waited: float) -> list[object]:
         raise KeyboardInterrupt
 
     house.paper.place = never  # type: ignore[method-assign, assignment]

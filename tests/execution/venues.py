@@ -26,7 +26,7 @@ class ScriptedVenue:
         ]
         self.when_resumed: Callable[[Order], Sequence[VenueReport]] = lambda order: []
 
-    async def place(self, order: Order) -> list[VenueReport]:
+    async def place(self, order: Order, waited: float) -> list[VenueReport]:
         self.placed.append(order)
         return list(self.when_placed(order))
 

@@ -1,0 +1,165 @@
+"""A live venue behind the venue protocol: what is done at once, and what is known of orders on their way.
+
+Here an order is sent once and a cancel is only wished for; what became of both is found out by `reconcile`, as
+often as it takes. Nothing here is stored: after a restart every open order is asked for first.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import TypeVar
+
+from execution.errors import VenueError
+from execution.exchange import Exchange, ExchangeOrder, ExchangeRefused, ExchangeTimeout
+from execution.model import Order, OrderStatus, OrderType, Reason, TimeInForce
+from execution.ports import Clock
+from execution.venue import VenueClosed, VenueOrder, VenueReport
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class LiveTimes:
+    """How long what may take with a live venue, all in seconds. See the `live` settings for their meaning."""
+
+    poll: float = 2.0
+    grace: float = 30.0
+    send: float = 10.0
+    timeout: float = 5.0
+    overlap: float = 60.0
+    deep_poll: float = 300.0
+    deep_overlap: float = 172_800.0
+    expiry: float = 60.0
+
+
+@dataclass(slots=True)
+class Track:
+    """One open order while this process follows it; instants of the event loop.
+
+    `since`: its last sending, or when this process began to follow it. `acknowledged`: the venue has shown it.
+    `over`: when it expires. `ending`: somebody wants it to end, and what it is to be called then.
+    """
+
+    since: float
+    over: float | None
+    acknowledged: bool = False
+    ending: OrderStatus | None = None
+
+
+@dataclass(slots=True)
+class LiveVenue:
+    """See the module. All methods are called from the event loop."""
+
+    exchange: Exchange
+    clock: Clock
+    times: LiveTimes
+    tracks: dict[str, Track] = field(default_factory=dict)
+    unwanted: set[str] = field(default_factory=set)
+    """Orders that somebody wants to be cancelled, for as long as this process lives."""
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when there is something to find out at once."""
+
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        self.name = self.exchange.name
+
+    # ---- the venue protocol ---------------------------------------------------------------------------
+
+    async def place(self, order: Order, waited: float) -> list[VenueReport]:
+        """See `Venue.place`. Raises ExchangeTimeout: whether the order exists is to be found out."""
+        if order.id in self.unwanted:
+            return [VenueClosed(order.id, OrderStatus.CANCELLED)]
+        track = self.follow(order, waited)
+        left = self.seconds_to_send(track, waited)
+        if left <= 0:
+            raise VenueError("there was no time left to send the order; the venue is asked for it")
+        shown = await self.send(order, track, left)
+        if isinstance(shown, VenueClosed):
+            return [shown]
+        return [] if shown.status is OrderStatus.PENDING and not shown.filled else [as_report(order, shown)]
+
+    async def resume(
+        self, order: Order, filled: Decimal, last_fill: datetime | None, fills: int
+    ) -> list[VenueReport]:
+        """See `Venue.resume`. Whether it was ever sent is unknown until the venue shows it."""
+        self.follow(order)
+        if order.status in (OrderStatus.PENDING, OrderStatus.REQUESTED):
+            return [
+                VenueClosed(order.id, OrderStatus.UNKNOWN, Reason("restarted", None, None, "the venue to show it"))
+            ]
+        return []
+
+    async def cancel(self, order: Order) -> list[VenueReport]:
+        """See `Venue.cancel`: the wish is kept and repeated until the order is final, and nobody waits for it."""
+        self.unwanted.add(order.id)
+        self.woken.set()
+        return []
+
+    def forget(self, order_id: str) -> None:
+        """See `Venue.forget`."""
+        self.tracks.pop(order_id, None)
+
+    # ---- what reconcile uses as well ------------------------------------------------------------------
+
+    def follow(self, order: Order, waited: float | None = None) -> Track:
+        """What is known of an order on its way; begins to follow it if this process did not yet.
+
+        An order that this process made `waited` seconds ago lives by the event loop's time. Of one from before
+        only the wall clock can tell how long it lives, but never longer than it was given.
+        """
+        track = self.tracks.get(order.id)
+        if track is None:
+            now = asyncio.get_running_loop().time()
+            lifetime = self._lifetime(order)
+            over = None
+            if lifetime is not None:
+                over = now + lifetime - (self._age(order, lifetime) if waited is None else waited)
+            track = self.tracks[order.id] = Track(now, over)
+        return track
+
+    def _lifetime(self, order: Order) -> float | None:
+        """Seconds for which the order may be sent and rest; None: until somebody cancels it."""
+        if order.expires_at is not None:
+            return (order.expires_at - order.created_at).total_seconds()
+        rests = order.type is OrderType.LIMIT and order.time_in_force is TimeInForce.GTC
+        return None if rests else self.times.expiry
+
+    def _age(self, order: Order, lifetime: float) -> float:
+        age = (self.clock.now() - order.created_at).total_seconds()
+        return min(max(age, 0.0), lifetime)
+
+    def seconds_to_send(self, track: Track, waited: float) -> float:
+        """How long an order may be on its way to the venue: counted from before the commit that allowed to send
+        it, so that whoever takes over from us knows when nothing of ours can arrive any more."""
+        left = self.times.send - waited
+        return left if track.over is None else min(left, track.over - asyncio.get_running_loop().time())
+
+    async def send(self, order: Order, track: Track, seconds: float) -> ExchangeOrder | VenueClosed:
+        """Send an order under its client order id. Raises ExchangeTimeout."""
+        track.since = asyncio.get_running_loop().time()
+        try:
+            shown = await self.within(self.exchange.place(order, seconds))
+        except ExchangeRefused as refusal:
+            return VenueClosed(order.id, OrderStatus.REJECTED, Reason(refusal.code, None, None, refusal.message))
+        track.acknowledged = True
+        if shown.filled or shown.status.is_final:
+            self.woken.set()  # its trades are to be fetched
+        return shown
+
+    async def within(self, call: Awaitable[T]) -> T:
+        """The answer of a call that may take so long. Raises ExchangeTimeout."""
+        try:
+            async with asyncio.timeout(self.times.timeout):
+                return await call
+        except TimeoutError as error:
+            raise ExchangeTimeout(f"{self.name} gave no answer within {self.times.timeout:g} s") from error
+
+
+def as_report(order: Order, shown: ExchangeOrder, ending: OrderStatus | None = None) -> VenueOrder:
+    """What the venue shows, under our order's id; cancelled because of its expiry, it is called expired."""
+    if shown.status is OrderStatus.CANCELLED and ending is OrderStatus.EXPIRED:
+        return VenueOrder(order.id, OrderStatus.EXPIRED, shown.filled, Reason("expired"))
+    return VenueOrder(order.id, shown.status, shown.filled)

@@ -1,0 +1,201 @@
+"""Finds out, as often as it takes, what became of the orders at a live venue and what was traded there.
+
+The venue is the truth for orders and fills. Every round asks for each open order by its client order id and
+fetches the trades since what is stored; the stream only makes it quicker. Nothing depends on a cursor of our own,
+so that nothing is lost with one. An order is sent again only after the venue did not show it for the grace, only
+where a second sending cannot become a second order, and only behind a commit, which fails for a process that lost
+its lease. Why each rule is as it is: docs/adr/0023-live-venues.md.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection
+
+from execution import ledger
+from execution.exchange import ExchangeRefused, ExchangeTimeout, ExchangeTrade
+from execution.live import LiveVenue, Track, as_report
+from execution.model import AlertRaised, Event, Order, OrderStatus, Reason, Severity
+from execution.ports import Reader
+from execution.service import ExecutionService
+from execution.venue import VenueClosed, VenueReport, VenueTrade
+
+NEVER_AT_VENUE = "never_at_venue"
+"""Why an order was closed that the venue never showed."""
+
+Tell = Callable[[Sequence[Event]], Awaitable[None]]
+"""Hands events on; they are committed."""
+
+_OUT_OF_REACH = (ExchangeTimeout, ExchangeRefused)
+
+
+class Reconciler:
+    """See the module. One for each live venue; `round` and `listen` are called from the event loop."""
+
+    def __init__(self, venue: LiveVenue, service: ExecutionService, reader: Reader, tell: Tell) -> None:
+        self.venue = venue
+        self._service = service
+        self._reader = reader
+        self._tell = tell
+        self._deep_from = 0.0
+        self._latest: dict[str, tuple[int, datetime]] = {}
+
+    @property
+    def accounts(self) -> list[str]:
+        """The accounts whose orders go to this venue."""
+        known = self._service.state.accounts.values()
+        return sorted(account.name for account in known if account.venue == self.venue.name)
+
+    # ---- one round ------------------------------------------------------------------------------------
+
+    async def round(self) -> None:
+        """Trades first, so that an order which the venue shows as done closes in the same round.
+
+        Raises StorageUnavailable, LeaseLost.
+        """
+        now = asyncio.get_running_loop().time()
+        deep = now >= self._deep_from
+        if deep:
+            self._deep_from = now + self.venue.times.deep_poll
+        await _all(self._fetch(account, deep) for account in self.accounts)
+        await _all(self._look_after(order) for order in self._open_orders())
+
+    async def listen(self, account: str) -> None:
+        """Record trades as they happen, until the connection is lost. Raises StorageUnavailable, LeaseLost."""
+        with suppress(*_OUT_OF_REACH):
+            async for trade in self.venue.exchange.stream(account):
+                await self._record([VenueTrade(account, trade)])
+
+    def _open_orders(self) -> list[Order]:
+        accounts = set(self.accounts)
+        return [order for order in self._service.state.open_orders() if order.account in accounts]
+
+    async def _record(self, reports: Sequence[VenueReport]) -> None:
+        events = await self._service.told(reports)
+        if events:
+            await self._tell(events)
+
+    # ---- trades ---------------------------------------------------------------------------------------
+
+    async def _fetch(self, account: str, deep: bool) -> None:
+        since = await self._since(account, deep)
+        try:
+            told = await self.venue.within(self.venue.exchange.trades(account, since))
+        except _OUT_OF_REACH:
+            if deep:
+                self._deep_from = 0.0  # the next round tries again
+            return
+        if not told:
+            return
+        news = await self._reader.read(partial(_news, venue=self.venue.name, account=account, told=told))
+        if news:
+            await self._record([VenueTrade(account, trade) for trade in news])
+
+    async def _since(self, account: str, deep: bool) -> datetime:
+        """From when on trades are fetched: some time before the last one stored and the oldest open order.
+
+        Wall clocks made these times, ours may have been wrong: the deep overlap is longer than a clock may be off.
+        """
+        times = self.venue.times
+        latest = await self._reader.read(partial(self._last_stored, account=account))
+        opened = (order.created_at for order in self._service.state.open_orders(account))
+        first = min(opened, default=latest)
+        return min(first, latest) - timedelta(seconds=times.deep_overlap if deep else times.overlap)
+
+    def _last_stored(self, connection: Connection, account: str) -> datetime:
+        """When the last stored trade of an account was executed; when the account was opened if it has none."""
+        known = self._latest.get(account)
+        sequence, latest = known or (0, ledger.account_created(connection, account))
+        head = ledger.head(connection).sequence
+        if known is None or head > sequence:
+            newer = ledger.last_executed(connection, self.venue.name, account, after_sequence=sequence)
+            latest = latest if newer is None else newer if known is None else max(latest, newer)
+            self._latest[account] = (head, latest)
+        return latest
+
+    # ---- orders ---------------------------------------------------------------------------------------
+
+    async def _look_after(self, order: Order) -> None:
+        venue = self.venue
+        track = venue.follow(order)
+        asked = asyncio.get_running_loop().time()
+        self._note_ending(order, track, asked)
+        if track.ending is not None:
+            with suppress(*_OUT_OF_REACH):
+                await venue.within(venue.exchange.cancel(order))
+        asked = asyncio.get_running_loop().time()
+        try:
+            shown = await venue.within(venue.exchange.find(order))
+        except _OUT_OF_REACH:
+            return
+        current = self._service.state.open_order(order.id)
+        if current is None:
+            return  # closed meanwhile
+        if shown is not None:
+            track.acknowledged = True
+            if shown.status.is_final or current.status is OrderStatus.UNKNOWN:
+                await self._record([as_report(order, shown, track.ending)])
+            return
+        is_known_there = track.acknowledged or current.status is OrderStatus.PARTIALLY_FILLED
+        # Only as old as the question: the answer may have waited for a process that was stopped.
+        if not is_known_there and asked - track.since >= venue.times.grace:
+            await self._give_up_or_resend(current, track)
+
+    def _note_ending(self, order: Order, track: Track, now: float) -> None:
+        """Somebody wants the order to end, or its time is over: from then on it is cancelled until it is final."""
+        if track.ending is not None:
+            return
+        if order.id in self.venue.unwanted or self._service.state.halt_of(order.account) is not None:
+            track.ending = OrderStatus.CANCELLED
+        elif track.over is not None and now >= track.over:
+            track.ending = OrderStatus.EXPIRED
+
+    async def _give_up_or_resend(self, order: Order, track: Track) -> None:
+        if track.ending is None and self.venue.exchange.deduplicates:
+            await self._resend(order, track)
+            return
+        waited = f"{self.venue.times.grace:g} s"
+        reason = Reason(NEVER_AT_VENUE, None, None, f"{self.venue.name} to show the order within {waited}")
+        await self._record([VenueClosed(order.id, track.ending or OrderStatus.EXPIRED, reason)])
+        if self._service.state.open_order(order.id) is not None:
+            return  # not stored, or the venue showed a trade of it meanwhile
+        message = (
+            f"order {order.id} ({order.side} {order.symbol}) was sent, but {self.venue.name} never showed it for"
+            f" {waited}: it is closed here. If it was executed after all, its trades will be recorded with it"
+        )
+        about = {"order_id": order.id, "request_id": order.request_id}
+        await self._tell([AlertRaised(Severity.WARNING, NEVER_AT_VENUE, message, order.account, about)])
+
+    async def _resend(self, order: Order, track: Track) -> None:
+        """Send the order again under the same client order id, which this venue makes no second order of."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        if not await self._service.may_send(order):
+            return
+        left = self.venue.seconds_to_send(track, loop.time() - began)
+        if left <= 0 or order.id in self.venue.unwanted:
+            return
+        try:
+            shown = await self.venue.send(order, track, left)
+        except ExchangeTimeout:
+            return
+        await self._record([shown if isinstance(shown, VenueClosed) else as_report(order, shown)])
+
+
+def _news(connection: Connection, venue: str, account: str, told: Sequence[ExchangeTrade]) -> list[ExchangeTrade]:
+    """Those of the trades that are not stored yet, or not with this content."""
+    ids = [ledger.trade_id(venue, account, trade.symbol, trade.venue_trade_id) for trade in told]
+    known = ledger.find_trades(connection, ids)
+    stored = (known.get(key) for key in ids)
+    return [trade for trade, there in zip(told, stored, strict=True) if there is None or not trade.is_told_by(there)]
+
+
+async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run works side by side, each to its end; then raise the first error, if there was one."""
+    for result in await asyncio.gather(*works, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
