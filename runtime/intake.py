@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import itertools
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -136,18 +136,21 @@ class Intake:
         async for incoming in self._bus.messages():
             match = self._topics.parse(incoming.topic)
             if match is not None and match.route in _MARKET:
-                try:
-                    await self._read_market(incoming, match)
-                except StorageUnavailable as error:
-                    log.error("not taken", topic=incoming.topic, error=str(error))
+                reasons = self._read_market(incoming, match)
+                if reasons:
+                    await self._start(self._refuse_market(incoming, match, reasons))
                 continue
             if match is not None and match.route in (RouteName.RESPONSE, RouteName.TRADE, RouteName.CASH_FLOW):
                 await self._read_other_process(incoming, match)
                 continue
-            await self._slots.acquire()
-            task = asyncio.create_task(self._take(incoming, match, self._market_taken))
-            self._tasks.add(task)
-            task.add_done_callback(self._taken)
+            await self._start(self._take(incoming, match, self._market_taken))
+
+    async def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Work on a message beside the others, as soon as there is a place."""
+        await self._slots.acquire()
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._taken)
 
     def _taken(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
@@ -157,25 +160,30 @@ class Intake:
 
     async def _take(self, incoming: Incoming, match: Match | None, market_before: int) -> None:
         """One request or command, to its end."""
-        try:
-            if match is not None and match.route is RouteName.REQUEST:
-                await self._market_before(market_before)  # a bot's request names its candle and need not wait
-            await self._until_stored(incoming, match)
-        except LeaseLost:
-            raise
-        except Exception as error:  # one bad message must not stop the daemon; it is kept and shown
-            log.exception("message failed", topic=incoming.topic)
-            await self._bury(
-                incoming, match, Reason("internal_error", None, None, f"{type(error).__name__}: {error}")
-            )
+        if match is not None and match.route is RouteName.REQUEST:
+            await self._market_before(market_before)  # a bot's request names its candle and need not wait
+        await self._surely(incoming, match, lambda: self._dispatch(incoming, match))
         incoming.ack()
 
-    async def _until_stored(self, incoming: Incoming, match: Match | None) -> None:
-        """A message that the storage did not take is tried again: the broker sends it anew only after a
-        reconnect. (Orders do not wait like this: they are refused, see ExecutionService.)"""
+    async def _surely(self, incoming: Incoming, match: Match | None, work: Callable[[], Awaitable[None]]) -> None:
+        """Work on a message; if that fails, one bad message must not stop the daemon: it is kept and shown."""
+        try:
+            await self._until_stored(incoming, work)
+        except LeaseLost:
+            raise
+        except Exception as error:
+            log.exception("message failed", topic=incoming.topic)
+            reason = Reason("internal_error", None, None, f"{type(error).__name__}: {error}")
+            await self._until_stored(incoming, lambda: self._bury(incoming, match, reason))
+
+    @staticmethod
+    async def _until_stored(incoming: Incoming, work: Callable[[], Awaitable[None]]) -> None:
+        """A message that the storage did not take is tried again: the broker may send it anew only after a
+        reconnect, and sends no others once too many are unacknowledged. (Orders do not wait like this: they are
+        refused, see ExecutionService.)"""
         while True:
             try:
-                await self._dispatch(incoming, match)
+                await work()
                 return
             except StorageUnavailable as error:
                 log.error("a message waits for the storage", topic=incoming.topic, error=str(error))
@@ -305,23 +313,28 @@ class Intake:
 
     # ---- the market -----------------------------------------------------------------------------------
 
-    async def _read_market(self, incoming: Incoming, match: Match) -> None:
+    def _read_market(self, incoming: Incoming, match: Match) -> tuple[Reason, ...]:
+        """Queue a candle or price; returns why it cannot be taken, if it cannot."""
         if match.symbol in self.own_symbols:
             incoming.ack()
-            return
+            return ()
         outcome = decode(match, incoming.payload, assigned_id="", limits=self._limits)
         if isinstance(outcome, Decoded) and isinstance(outcome.message, Candle | Price):
             if outcome.message.time <= self._clock.recorded_now() + self._future:
                 self._market_taken += 1
                 self._market.put_nowait((incoming, outcome.message))
-                return
-            reasons: tuple[Reason, ...] = (self._in_future(outcome.message),)
-        elif isinstance(outcome, Undecodable):
-            reasons = (outcome.reason,)
-        else:
-            reasons = outcome.reasons if isinstance(outcome, Refused) else ()
-        if incoming.payload:
-            await self._bury(incoming, match, *reasons)
+                return ()
+            return (self._in_future(outcome.message),)
+        if not incoming.payload:
+            incoming.ack()  # a retained one was cleared
+            return ()
+        if isinstance(outcome, Undecodable):
+            return (outcome.reason,)
+        assert isinstance(outcome, Refused)
+        return outcome.reasons
+
+    async def _refuse_market(self, incoming: Incoming, match: Match, reasons: Sequence[Reason]) -> None:
+        await self._surely(incoming, match, lambda: self._bury(incoming, match, *reasons))
         incoming.ack()
 
     def _in_future(self, message: Candle | Price) -> Reason:
@@ -349,28 +362,17 @@ class Intake:
         while True:
             incoming, message = await self._market.get()
             try:
-                if await self._take_market(incoming, message):
-                    incoming.ack()
+                await self._surely(incoming, None, lambda: self._take_market(message))  # noqa: B023 - ends in this turn
+                incoming.ack()
             finally:
                 self._market_worked_on()
 
-    async def _take_market(self, incoming: Incoming, message: Candle | Price) -> bool:
-        """One candle or price; false when the broker should send it again."""
-        try:
-            if isinstance(message, Candle):
-                await self._core.surely_on_candle(message)
-            else:
-                await self._core.on_price(message)
-        except LeaseLost:
-            raise
-        except StorageUnavailable as error:
-            log.error("price not taken", symbol=message.symbol, error=str(error))
-            return False
-        except Exception as error:  # as in _take
-            log.exception("message failed", topic=incoming.topic)
-            reason = Reason("internal_error", None, None, f"{type(error).__name__}: {error}")
-            await self._bury(incoming, None, reason)
-        return True
+    async def _take_market(self, message: Candle | Price) -> None:
+        """One candle or price."""
+        if isinstance(message, Candle):
+            await self._core.surely_on_candle(message)
+        else:
+            await self._core.on_price(message)
 
     # ---- what another process of the same books says ---------------------------------------------------
 

@@ -1,0 +1,138 @@
+"""What comes from the bus is acknowledged in the end, whatever the storage does: a broker that sends a message
+anew only after a reconnect would else send no others once too many are unacknowledged."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from execution.errors import StorageUnavailable
+from execution.model import Event, Price
+from execution.orders import DeadLetter
+from runtime import intake as intake_module
+from runtime.bus import MemoryBroker, MemoryBus
+from runtime.clock import ReplayClock
+from runtime.core import Core, Published
+from runtime.follower import LedgerFollower
+from runtime.intake import Intake
+from runtime.jsondoc import Limits
+from runtime.publisher import Publisher
+from runtime.topics import Topics
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+TOPICS = Topics("fillbook/v1")
+
+
+class NoReader:
+    """Nothing is read in these tests."""
+
+    def read(self, _query: object) -> None:
+        raise AssertionError("somebody read")
+
+
+class Execution:
+    """Takes prices and dead letters; finds no storage the first `failures` times."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.mistake: Exception | None = None
+        self.prices: list[Price] = []
+        self.letters: list[DeadLetter] = []
+
+    def _perhaps(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise StorageUnavailable("disk I/O error")
+
+    async def on_price(self, price: Price) -> Sequence[Event]:
+        """One price."""
+        if self.mistake is not None:
+            raise self.mistake
+        self._perhaps()
+        self.prices.append(price)
+        return ()
+
+    async def bury(self, letter: DeadLetter) -> None:
+        """One dead letter."""
+        self._perhaps()
+        self.letters.append(letter)
+
+
+class Scene:
+    """An intake over a memory broker."""
+
+    def __init__(self) -> None:
+        self.broker = MemoryBroker()
+        self.bus = MemoryBus(self.broker, "daemon", [TOPICS.price("BTC-USD")])
+        self.execution = Execution()
+        clock = ReplayClock(NOON)
+        said: list[Published] = []
+        core = Core(
+            said.append,
+            LedgerFollower(NoReader()),  # type: ignore[arg-type]
+            self.execution,  # type: ignore[arg-type]
+            None,
+            None,
+        )
+        self.intake = Intake(
+            core,
+            NoReader(),  # type: ignore[arg-type]
+            self.bus,
+            TOPICS,
+            Publisher(self.bus, TOPICS, clock, limit=100),
+            clock,
+            limits=Limits(10_000, 10),
+            kept_bytes=1000,
+            max_in_flight=4,
+            window=4,
+            boot_id="boot",
+            future=timedelta(seconds=5),
+        )
+
+    @property
+    def unacknowledged(self) -> int:
+        """Messages that the broker still keeps for the daemon."""
+        return len(self.broker._sessions["daemon"].unacknowledged)
+
+    async def say(self, topic: str, payload: bytes) -> None:
+        """Somebody publishes; returns when the broker may forget it."""
+        await self.bus.publish(topic, payload)
+        async with asyncio.timeout(5):
+            while self.unacknowledged:
+                await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
+    monkeypatch.setattr(intake_module, "_STORAGE_PAUSE", 0)
+    made = Scene()
+    await made.bus.start()
+    running = asyncio.create_task(made.intake.run())
+    yield made
+    assert not running.done(), running
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+PRICE = b'{"price": "100", "time": "2026-01-01T12:00:00Z"}'
+
+
+async def test_a_price_that_the_storage_does_not_take_is_taken_later(scene: Scene) -> None:
+    scene.execution.failures = 3
+    await scene.say(TOPICS.price("BTC-USD"), PRICE)
+    assert len(scene.execution.prices) == 1
+
+
+async def test_a_price_that_is_none_is_buried_later(scene: Scene) -> None:
+    scene.execution.failures = 3
+    await scene.say(TOPICS.price("BTC-USD"), b"garbage")
+    assert len(scene.execution.letters) == 1
+
+
+async def test_a_message_that_fails_while_the_storage_fails_does_not_end_the_daemon(scene: Scene) -> None:
+    scene.execution.mistake = KeyError("a mistake")
+    scene.execution.failures = 2
+    await scene.say(TOPICS.price("BTC-USD"), PRICE)
+    (letter,) = scene.execution.letters
+    assert letter.reason.code == "internal_error"
