@@ -134,6 +134,7 @@ class SimDaemon:
             clock=clock,
             boot_id=self.name,
             observe=lambda _message: None,
+            exchanges=self._exchanges,
         )
         operations = self.operations = Operations(settings, self._bots, ROLES, ports)
         self._on_made(self)

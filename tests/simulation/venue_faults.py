@@ -6,13 +6,13 @@ from typing import Literal, TypeAlias
 
 CALL_SECONDS = 5.0
 """After which a caller gives up."""
-LONGEST_TRAVEL = 6.0
+LONGEST_TRAVEL = 3.0
 """Seconds of a call's way there, and of its way back."""
 LONGEST_HIDDEN = 3.0
 """Seconds after which what happened can be seen."""
 LONGEST_BACK_DATING = 60.0
 """Seconds by which a fill's time may lie before what was told already."""
-LONGEST_FILLING = 6.0
+LONGEST_FILLING = 5.0
 """Seconds from an order that can be filled, or a price that reaches it, to its last piece."""
 
 Deduplication: TypeAlias = Literal["all", "open", "none"]

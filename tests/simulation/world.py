@@ -52,7 +52,7 @@ KEPT = 400
 SYMBOLS = ["BTC-USD", "ETH-USD"]
 HISTORY = 20
 """Candles of each symbol before the beginning."""
-LIVE_SHARE = 0.0
+LIVE_SHARE = 0.5
 """Of all worlds: in these a second account trades at a live venue."""
 BOTS = ("crosser", "weigher", "guard")
 LIVE_BOTS = ("crosser", "weigher")
@@ -65,6 +65,11 @@ _SETTINGS = (
     "portfolio.checkpoint_facts=20",
     "execution.request_expiry_seconds=8",
     "paper.max_volume_share=0",
+    # The grace covers a sending that began before its process was replaced: to send, to travel, to show itself.
+    "live.send_seconds=2",
+    "live.grace_seconds=9",
+    "live.deep_poll_seconds=10",
+    "live.reconnect_max_seconds=2",
 )
 _BOT_FILES = """
 name = "crosser"
