@@ -18,6 +18,7 @@ from portfolio.verify import verify
 from runtime import wire
 from runtime.operations import ANNOUNCER
 from runtime.topics import Command, RouteName, Topics
+from tests.simulation.mark_invariants import wrongly_valued
 from tests.simulation.venue_invariants import at_venue, unlike_venue
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def _retained(connection: Connection, world: "World") -> Iterator[str]:
     portfolios = read_portfolios(connection)
     for account in world.accounts:
         yield from _retained_books(portfolios[account], world)
+        yield from wrongly_valued(connection, portfolios[account], world)
     yield from _retained_switches(connection, world)
 
 

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -61,6 +62,7 @@ class Market:
         self._topics = topics
         self._dice = dice
         self.closes = dict.fromkeys(symbols, Decimal(100))
+        self.said: dict[tuple[str, datetime], Decimal] = {}
         self.on_close: Callable[[str], None] = lambda symbol: None
         self._bus = SimBus(broker, "market")
         self.open = True
@@ -86,7 +88,7 @@ class Market:
 
     def _next(self, symbol: str, number: int) -> Candle:
         candle = next_candle(symbol, self._dice, number, self.closes[symbol])
-        self.closes[symbol] = candle.close
+        self.closes[symbol] = self.said[symbol, candle.close_time] = candle.close
         self.on_close(symbol)
         return candle
 
