@@ -137,24 +137,26 @@ class ExecutionService:
         if resuming and isinstance(events[0], HaltChanged):
             if self.storage_failure is not None:
                 self.storage_failure = None
-                events += self._halts_as_stored(request.account, halts)
+                events += halts
             events += await self._record(())
         for order in intake.cancel:
             events += await self._cancel(order)
         return events
 
     def _take_in(self, connection: Connection, envelope: Envelope) -> tuple[Intake, list[HaltChanged]]:
-        """A request, and all halts as they are stored then: read here, for after the commit nothing may fail."""
+        """A request, and with one to resume the halts of all other accounts as they are stored then: read here, for
+        after the commit nothing may fail, and what is stored after it is newer."""
+        request = envelope.request
         intake = self._desk.take_in(connection, envelope)
-        return intake, orders.halt_changes(connection) if isinstance(envelope.request, HaltRequest) else []
+        resuming = isinstance(request, HaltRequest) and not request.halted
+        return intake, self._other_halts(connection, request.account) if resuming else []
 
-    def _halts_as_stored(self, resumed: str, halts: Sequence[HaltChanged]) -> list[Event]:
-        """The storage works again: every other account is halted or not as it was before."""
-        others = set(self.state.accounts) - {resumed}
-        stored = {change.account: change for change in halts}
-        now = self._clock.now()
-        order = self.state.halt_order
-        found = [stored.get(name) or HaltChanged(name, False, STORAGE, None, now) for name in sorted(others)]
+    def _other_halts(self, connection: Connection, resumed: str) -> list[HaltChanged]:
+        """Whether every other account is halted, to be said when the storage works again."""
+        stored = {change.account: change for change in orders.halt_changes(connection)}
+        others = sorted(set(self.state.accounts) - {resumed})
+        now, order = self._clock.now(), self.state.halt_order
+        found = [stored.get(name) or HaltChanged(name, False, STORAGE, None, now) for name in others]
         return [replace(change, order=order) for change in found]
 
     async def _answer_without_storage(self, envelope: Envelope, failure: str) -> Responded:

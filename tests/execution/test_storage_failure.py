@@ -1,5 +1,7 @@
 """Disk full and database locked: nothing is sent, everybody sees it, a person's resume ends it."""
 
+import asyncio
+import threading
 from collections.abc import Callable
 from decimal import Decimal
 from types import SimpleNamespace
@@ -168,6 +170,30 @@ async def test_an_unrecorded_part_is_recorded_before_the_later_part_of_the_same_
     await house.candle(bar(2, "80", volume="100"))
     assert [str(trade.quantity) for trade in house.trades(placed.order_id)] == ["4", "6"]
     assert house.stored_order(placed.order_id).status == "filled"
+
+
+async def test_of_two_resumes_at_once_each_accounts_own_is_the_last_word(
+    build: Callable[..., House], books: Books, lock: Lock
+) -> None:
+    books.do(lambda c: ledger.add_account(c, Account("second"), START))
+    house = build(threaded=True)
+    await house.open()
+    lock.hold()
+    await house.send(house.order(BUY, "1"))
+    lock.release()
+    assert has_failed(house)
+    both_wait = threading.Event()
+    held = house.writer.submit(lambda _connection: both_wait.wait(10))
+    resumes = asyncio.gather(house.resume("main"), house.resume("second"))
+    await asyncio.sleep(0)  # both are in the writer's queue: one commit stores the two
+    both_wait.set()
+    events = [event for found in await resumes for event in found]
+    await held
+    for account in ("main", "second"):
+        said = [event for event in events if isinstance(event, HaltChanged) and event.account == account]
+        last = max(said, key=lambda change: change.order)
+        assert (last.halted, last.by) == (False, "manual:ann")
+        assert [change.order for change in said].count(last.order) == 1
 
 
 async def test_a_fill_that_died_with_the_process_is_found_again_at_the_next_start(
