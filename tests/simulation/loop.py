@@ -172,7 +172,8 @@ class SimLoop(asyncio.BaseEventLoop):
         if process.dead:
             return False
         if process.paused_until > now:
-            self.call_at(process.paused_until, handle._callback, *(handle._args or ()), context=handle._context)
+            # The same handle: whoever holds it may still cancel it.
+            heapq.heappush(self._scheduled, (process.paused_until, next(self._timers), handle))
             return False
         return True
 
