@@ -79,7 +79,8 @@ class LiveVenue:
         shown = await self.send(order, track, left)
         if isinstance(shown, VenueClosed):
             return [shown]
-        return [] if shown.status is OrderStatus.PENDING and not shown.filled else [as_report(order, shown)]
+        # Its fills come as trades, and close it then.
+        return [as_report(order, shown)] if shown.status.is_final and not shown.filled else []
 
     async def resume(
         self, order: Order, filled: Decimal, last_fill: datetime | None, fills: int

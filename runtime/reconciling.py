@@ -55,12 +55,13 @@ class Reconciling:
     async def _listen(self, account: str) -> None:
         """Open the stream again and again; what was missed meanwhile is fetched by the rounds."""
         loop = asyncio.get_running_loop()
-        pause = _FIRST_PAUSE
+        first = min(_FIRST_PAUSE, self._longest_pause)
+        pause = first
         while True:
             began = loop.time()
             with suppress(StorageUnavailable):  # the rounds say so; the trade is fetched later
                 await self._reconciler.listen(account)
             if loop.time() - began > self._longest_pause:
-                pause = _FIRST_PAUSE
+                pause = first
             await asyncio.sleep(pause)  # noqa: TID251 - the loop's time, which is simulated
             pause = min(pause * 2, self._longest_pause)
