@@ -108,10 +108,23 @@ class ThreadReader:
 def read(engine: Engine, query: Callable[[Connection], T]) -> T:
     """Run `query` in one read transaction. Raises StorageUnavailable."""
     try:
-        with engine.connect() as connection, connection.begin():
+        with engine.connect() as connection:
+            return read_on(connection, query)
+    except DBAPIError as error:
+        raise _unreadable(error) from error
+
+
+def read_on(connection: Connection, query: Callable[[Connection], T]) -> T:
+    """`read` on a connection that is open already."""
+    try:
+        with connection.begin():
             return query(connection)
     except DBAPIError as error:
-        raise StorageUnavailable(f"the database could not be read: {error.orig}") from error
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: DBAPIError) -> StorageUnavailable:
+    return StorageUnavailable(f"the database could not be read: {error.orig}")
 
 
 def revision(connection: Connection) -> str | None:

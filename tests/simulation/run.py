@@ -22,8 +22,8 @@ from runtime.parallel import Progress, run_all
 from tests.simulation.mutants import MUTANTS, planted
 from tests.simulation.world import Outcome, World
 
-_CHUNK = 5
-"""Seeds of one job."""
+_CHUNK = 25
+"""Seeds of one job: what a job costs beside them, a collection above all, is then next to nothing."""
 _SHOWN_LINES = 40
 
 

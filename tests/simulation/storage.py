@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine
 from execution.errors import StorageUnavailable
 from execution.ports import TransactionParticipant
 from execution.writer import GroupCommitWriter
-from runtime.database import read, reader_engine, sqlite_url, writer_engine
+from runtime.database import read_on, reader_engine, sqlite_url, writer_engine
 
 T = TypeVar("T")
 
@@ -124,18 +124,24 @@ class SimReader:
         self._engine = engine
         self._disk = disk
         self._delays = delays
+        self._connection: Connection | None = None
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """See `Reader.read`."""
         await asyncio.sleep(self._delays.draw())
         if self._disk.broken:
             raise StorageUnavailable("the database could not be read: disk I/O error (simulated)")
-        found = read(self._engine, query)
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        found = read_on(self._connection, query)
         await asyncio.sleep(self._delays.draw())
         return found
 
     def stop(self) -> None:
-        """Nothing is open between two reads."""
+        """The connection goes back to its world's pool."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 class File:

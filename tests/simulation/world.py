@@ -6,6 +6,7 @@ requests answered, orders closed, what is retained equal to what is stored.
 
 import random
 import shutil
+import tempfile
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable
@@ -213,15 +214,20 @@ def bot_files(live: bool = False) -> tuple[BotFile, ...]:
 
 
 @cache
-def _settings(folder: Path) -> Settings:
-    return load_settings(config_file=None, overrides=_SETTINGS, environ={}, cwd=folder).settings
+def _settings() -> Settings:
+    return load_settings(config_file=None, overrides=_SETTINGS, environ={}, cwd=Path(tempfile.gettempdir())).settings
 
 
 @cache
-def _young_books(folder: Path, live: bool) -> Path:
+def _young_books(live: bool) -> bytes:
     """A migrated database with candles that warm the bots, made once; `live`: and with an account at the venue."""
-    path = folder / f"template-{'live' if live else 'paper'}.db"
-    path.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "young.db"
+        _make_young_books(path, live)
+        return path.read_bytes()
+
+
+def _make_young_books(path: Path, live: bool) -> None:
     engine = open_database(sqlite_url(path), synchronous="OFF")
     with engine.connect() as connection, connection.begin():
         for symbol in SYMBOLS:
@@ -230,7 +236,6 @@ def _young_books(folder: Path, live: bool) -> Path:
             _open_live_account(connection)
         _drop_views(connection)
     engine.dispose()
-    return path
 
 
 def _drop_views(connection: Connection) -> None:
@@ -263,7 +268,7 @@ class World:
         self.loop = SimLoop(seed)
         self.dice = random.Random(f"world {seed}")
         self.faults = faults or Faults.drawn(random.Random(f"faults {seed}"))
-        self.settings = _settings(folder)
+        self.settings = _settings()
         self.topics = Topics(self.settings.base_topic)
         self.accounts = (PAPER,) if self.faults.venue is None else (PAPER, LIVE)
         self.stats: Counter[str] = Counter()
@@ -275,7 +280,7 @@ class World:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         self.file = File(self._folder)
-        shutil.copyfile(_young_books(folder, self.faults.venue is not None), self.file.path)
+        self.file.path.write_bytes(_young_books(self.faults.venue is not None))
         self.broker = Broker(self.loop, random.Random(f"network {seed}"), self.faults.network)
         self.broker.on_publish = self._on_publish
         self.loop.on_fuse = self._on_fuse
