@@ -71,6 +71,17 @@ def unrest(world: "World") -> str | None:
     return world.read(lambda connection: next(_unfinished(connection, world), None))
 
 
+def _lost_deposits(connection: Connection, world: "World") -> Iterator[str]:
+    """What the broker has confirmed arrives, unless a crash of the broker lost it or the storage refused it."""
+    faults = world.faults
+    if faults.broker_crash or faults.full or faults.locked or faults.broken:
+        return
+    booked = {flow.amount for flow in ledger.cash_flows(connection)}
+    for amount, confirmed in world.person.nameless.items():
+        if confirmed and amount not in booked:
+            yield f"I5 the deposit of {amount}, which nobody can repeat, was lost"
+
+
 def _unfinished(connection: Connection, world: "World") -> Iterator[str]:
     for order in orders.open_orders(connection):
         yield f"I5 order {order.request_id} is {order.status}"
@@ -83,6 +94,7 @@ def _unfinished(connection: Connection, world: "World") -> Iterator[str]:
         yield f"I9 facts that were never announced: {missing[:5]} of {head}"
     if followers.position(connection, ANNOUNCER) != head:
         yield "I9 the announcer is not at the ledger's head"
+    yield from _lost_deposits(connection, world)
     if world.venue is not None:
         yield from unlike_venue(connection, world.venue)
     yield from _retained(connection, world)
@@ -154,6 +166,7 @@ def _problems(connection: Connection, world: "World") -> Iterator[str]:
     yield from _one_order_a_request(placed, trades)
     yield from _answers(connection, world, placed, trades)
     yield from _prices_and_times(world, placed, trades)
+    yield from _deposits_without_id(connection, world)
     yield from _cash(connection, trades)
     yield from _sequences(connection, world)
     if world.venue is not None:
@@ -164,10 +177,10 @@ def _problems(connection: Connection, world: "World") -> Iterator[str]:
     letters = orders.dead_letters(connection, 1000)
     for letter in letters:
         if letter.reason.code in ("internal_error", "forged_request"):
-            yield f"a message failed inside: {letter.reason} {letter.payload[:200]!r}"
+            yield f"I5 a message failed inside: {letter.reason} {letter.payload[:200]!r}"
     for failure in world.loop.failures:
         if failure.get("exception") is not None:
-            yield f"nobody looked at {failure['exception']!r}: {failure}"
+            yield f"L1 nobody looked at {failure['exception']!r}: {failure}"
 
 
 def _one_order_a_request(placed: list[Order], trades: list[Trade]) -> Iterator[str]:
@@ -232,6 +245,19 @@ def _answers(connection: Connection, world: "World", placed: list[Order], trades
             booked = wanted.request_id in flows
             if booked is not (answer["status"] == "done"):
                 yield f"I2 {wanted.request_id} was answered {answer['status']}, booked: {booked}"
+
+
+def _deposits_without_id(connection: Connection, world: "World") -> Iterator[str]:
+    """I2: one that the broker sent once is one deposit, however often it was delivered again.
+
+    A broker that crashed does not know what it had sent before, so that it looks new to everybody.
+    """
+    if world.faults.network.doubled or world.faults.broker_crash:
+        return
+    booked = Counter(flow.amount for flow in ledger.cash_flows(connection))
+    for amount in world.person.nameless:
+        if booked[amount] > 1:
+            yield f"I2 the deposit of {amount} was booked {booked[amount]} times"
 
 
 def _cash(connection: Connection, trades: list[Trade]) -> Iterator[str]:

@@ -147,8 +147,11 @@ class Person:
         self.process = Process("person")
         self.wanted: dict[str, Wanted] = {}
         self.heard = Heard()
+        self.nameless: dict[Decimal, bool] = {}
+        """Amounts of deposits without an id, and whether the broker has confirmed them."""
         self.busy = True
         self._loop = loop
+        self._broker = broker
         self._topics = topics
         self._dice = dice
         self._symbols = symbols
@@ -203,8 +206,22 @@ class Person:
             await self.want(Command.WITHDRAW, amount=str(self._dice.randint(1, 99)))
         elif kind < 0.96:
             await self.want(Command.HALT, note="enough")
+        elif kind < 0.98:
+            await self._deposit_without_id()
         elif self._naughty:
             await self._misbehave()
+
+    async def _deposit_without_id(self) -> None:
+        """Of an amount that nobody else deposits. Nobody can ask for it again: only the broker can."""
+        if "daemon" not in self._broker.sessions:
+            return
+        self._numbers += 1
+        amount = Decimal(self._numbers) / 10_000
+        self.nameless[amount] = False
+        with suppress(BusUnavailable):
+            topic = self._topics.request(self._any_account(), Command.DEPOSIT)
+            await self._bus.publish(topic, wire.encode({"amount": plain(amount)}))
+            self.nameless[amount] = True
 
     async def _rest(self, symbol: str) -> None:
         """A limit order, which its owner may cancel."""
@@ -315,4 +332,4 @@ class Person:
         if wanted.answer is None:
             wanted.answer = answer
         elif wanted.answer != answer:
-            self._violated(f"{request_id} was answered with {wanted.answer} and then with {answer}")
+            self._violated(f"I5 {request_id} was answered with {wanted.answer} and then with {answer}")
