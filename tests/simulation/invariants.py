@@ -161,8 +161,8 @@ def check(world: "World") -> list[str]:
 
 def _problems(connection: Connection, world: "World") -> Iterator[str]:
     placed, trades = orders.orders(connection), ledger.trades(connection)
-    world.stats["orders"] += len(placed)
-    world.stats["fills"] += len(trades)
+    world.stats["orders"] = len(placed)
+    world.stats["fills"] = len(trades)
     yield from _one_order_a_request(placed, trades)
     yield from _answers(connection, world, placed, trades)
     yield from _prices_and_times(world, placed, trades)

@@ -48,6 +48,8 @@ STORMS = (0.5, 1.0, 2.0, 3.0, 4.0, 8.0)
 """Seconds of faults, as drawn: short ones show most, long ones what needs many things to happen."""
 PATIENCE = 120.0
 """Seconds within which everything must have come to rest after them."""
+SETTLING = 5.0
+"""Seconds after which nothing of what was said is still to be stored."""
 KEPT = 400
 """Lines of the trace that are shown after a violation."""
 SYMBOLS = ["BTC-USD", "ETH-USD"]
@@ -397,7 +399,7 @@ class World:
         self.say("end", daemon.name, repr(error))
         self.daemons.remove(daemon)
         if error is not None and not isinstance(error, EXPECTED_ENDS):
-            self.violated(f"{daemon.name} died of {error!r}")
+            self.violated(f"L1 {daemon.name} died of {error!r}")
         self._restart_soon()
 
     def _restart_soon(self) -> None:
@@ -567,6 +569,12 @@ class World:
         wrong = await self._quiet()
         if wrong is not None:
             self.violated(f"L1 not at rest {PATIENCE:g} s after the last fault: {wrong}")
+        problems = invariants.check(self)
+        if problems:  # allocations are stored beside the fills, and may be on their way
+            await self._sleep(SETTLING)
+            problems = invariants.check(self)
+        for problem in problems:
+            self.violated(problem)
         self.market.open = False
 
     def run(self) -> Outcome:
@@ -574,8 +582,6 @@ class World:
         try:
             task = self.loop.create_task(self._run(), context=in_process(Process("world")))
             self.loop.run_until_complete(task)
-            for problem in invariants.check(self):
-                self.violated(problem)
         except (Deadlock, TooManySteps) as error:
             self.violated(f"L1 {error}")
         except (ExecutionError, PortfolioError, DBAPIError) as error:
