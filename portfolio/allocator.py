@@ -129,7 +129,8 @@ class Allocator:
         work = self._work.setdefault(scope, _Work())
         earlier = work.rewrite
         if earlier is not None and earlier.since < rewrite.since:
-            kept = [piece for piece in earlier.allocations if piece.closed_at < rewrite.since]
+            waiting = (*earlier.allocations, *work.after.allocations)
+            kept = [piece for piece in waiting if piece.closed_at < rewrite.since]
             rewrite = Rewrite(earlier.since, rewrite.reason, kept + rewrite.allocations, rewrite.counts)
         work.rewrite = rewrite
         work.before.end_at(rewrite.since)

@@ -18,7 +18,7 @@ from portfolio import recompute
 from portfolio.books import FillOutcome
 from portfolio.position import PortfolioChanged, PositionChanged
 from portfolio.service import PortfolioService, read_portfolios
-from portfolio.verify import differences
+from portfolio.verify import differences, verify
 from tests.portfolio.bookkeeping import CLOCK, Database, Line, at
 
 D = Decimal
@@ -253,6 +253,21 @@ async def test_a_back_dated_trade_is_matched_where_it_belongs(database: Database
     await deliver(service, database, [line.buy("2", "70", minute=40)])
     await service.stop()
     assert_equals_recomputation(service, database)
+
+
+async def test_what_was_sold_between_two_back_dated_trades_is_allocated(database: Database) -> None:
+    """Found by the simulation, seed 1079: the second recomputation forgot what had come since the first."""
+    service = service_of(database)
+    await service.start()
+    line = Line()
+    await deliver(service, database, [line.buy("3", "100", minute=10), line.sell("1", "120", minute=20)])
+    await deliver(service, database, [line.buy("1", "90", minute=5)])
+    await deliver(service, database, [line.sell("1", "130", minute=30), line.buy("1", "110", minute=50)])
+    await deliver(service, database, [line.buy("1", "105", minute=40)])
+    await service.flush()
+    with database.connection() as connection:
+        assert [result.problems for result in verify(connection) if not result.ok] == []
+    await service.stop()
 
 
 class Failing:
