@@ -39,13 +39,15 @@ class Track:
     """One open order while this process follows it; instants of the event loop.
 
     `since`: its last sending, or when this process began to follow it. `acknowledged`: the venue has shown it.
-    `over`: when it expires. `ending`: somebody wants it to end, and what it is to be called then.
+    `over`: when it expires. `ending`: somebody wants it to end, and what it is to be called then. `refused`: what
+    the venue said to a second sending, while the first could still arrive.
     """
 
     since: float
     over: float | None
     acknowledged: bool = False
     ending: OrderStatus | None = None
+    refused: Reason | None = None
 
 
 @dataclass(slots=True)

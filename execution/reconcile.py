@@ -155,9 +155,15 @@ class Reconciler:
             track.ending = OrderStatus.EXPIRED
 
     async def _give_up_or_resend(self, order: Order, track: Track) -> None:
-        if track.ending is None and self.venue.exchange.deduplicates:
+        """The venue did not show the order for the whole grace."""
+        if track.refused is not None:
+            await self._record([VenueClosed(order.id, OrderStatus.REJECTED, track.refused)])
+        elif track.ending is None and self.venue.exchange.deduplicates:
             await self._resend(order, track)
-            return
+        else:
+            await self._give_up(order, track)
+
+    async def _give_up(self, order: Order, track: Track) -> None:
         waited = f"{self.venue.times.grace:g} s"
         reason = Reason(NEVER_AT_VENUE, None, None, f"{self.venue.name} to show the order within {waited}")
         await self._record([VenueClosed(order.id, track.ending or OrderStatus.EXPIRED, reason)])
@@ -171,7 +177,10 @@ class Reconciler:
         await self._tell([AlertRaised(Severity.WARNING, NEVER_AT_VENUE, message, order.account, about)])
 
     async def _resend(self, order: Order, track: Track) -> None:
-        """Send the order again under the same client order id, which this venue makes no second order of."""
+        """Send the order again under the same client order id, which this venue makes no second order of.
+
+        A refusal answers this sending only: an earlier one may still arrive, so it is believed after the grace.
+        """
         loop = asyncio.get_running_loop()
         began = loop.time()
         if not await self._service.may_send(order):
@@ -183,7 +192,10 @@ class Reconciler:
             shown = await self.venue.send(order, track, left)
         except ExchangeTimeout:
             return
-        await self._record([shown if isinstance(shown, VenueClosed) else as_report(order, shown)])
+        if isinstance(shown, VenueClosed):
+            track.refused = shown.reason
+        else:
+            await self._record([as_report(order, shown)])
 
 
 def _news(connection: Connection, venue: str, account: str, told: Sequence[ExchangeTrade]) -> list[ExchangeTrade]:

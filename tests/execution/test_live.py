@@ -223,6 +223,35 @@ async def test_the_grace_begins_anew_with_each_sending(live: LiveHouse, exchange
     assert len(exchange.sent) == 3
 
 
+async def test_a_refusal_of_a_second_sending_is_believed_only_when_the_first_cannot_arrive_any_more(
+    live: LiveHouse, exchange: ScriptedExchange
+) -> None:
+    exchange.lose_requests = True
+    placed = await live.buy("2", limit="90")
+    exchange.lose_requests = False
+    exchange.refusal = ExchangeRefused("BUSY", "not now")
+    later(GRACE)
+    assert await live.round() == []
+    assert live.placed(placed).status is OrderStatus.UNKNOWN
+    later(GRACE)
+    (answer,) = answers(await live.round())
+    assert (answer.status, reason(answer).code, len(exchange.sent)) == ("rejected", "BUSY", 2)
+
+
+async def test_a_refused_second_sending_of_an_order_that_had_arrived_changes_nothing(
+    live: LiveHouse, exchange: ScriptedExchange
+) -> None:
+    exchange.lose_requests = True
+    placed = await live.buy("2", limit="90")
+    exchange.lose_requests = False
+    exchange.refusal = ExchangeRefused("BUSY", "not now")
+    later(GRACE)
+    await live.round()
+    exchange.orders[live.placed(placed).client_order_id] = exchange.open(live.placed(placed))
+    later(GRACE)
+    assert [answer.status for answer in answers(await live.round())] == ["accepted"]
+
+
 async def test_an_order_that_the_venue_has_shown_once_is_never_sent_again(
     live: LiveHouse, exchange: ScriptedExchange
 ) -> None:
