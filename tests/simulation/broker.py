@@ -137,13 +137,12 @@ class Broker:
             session.connection.lost("session taken over")
         session.connection = connection
         session.subscriptions = connection.subscriptions
-        unacknowledged = [Queued(m.topic, m.payload, m.retain, dup=True) for m in session.in_flight.values()]
-        session.in_flight.clear()
-        session.queue.extendleft(reversed(unacknowledged))
         for topic, payload in sorted(self.retained.items()):
             if _wanted(session.subscriptions, topic):
                 session.queue.append(Queued(topic, payload, retain=True))
         self.send(connection, "down", connection.on_connected, session.name, present)
+        for packet, message in list(session.in_flight.items()):  # again, under the packet ids that they had
+            self._deliver(session, packet, Queued(message.topic, message.payload, message.retain, dup=True))
         self._pump(session)
 
     def publish(self, connection: "Connection", packet: int, topic: str, payload: bytes, retain: bool) -> None:
@@ -175,12 +174,17 @@ class Broker:
         connection = session.connection
         while session.queue and connection is not None and connection.alive and len(session.in_flight) < WINDOW:
             message = session.queue.popleft()
-            packet = session.next_packet
-            session.next_packet = packet % 65_535 + 1
-            session.in_flight[packet] = message
-            self.stats["delivered"] += 1
-            self.stats["delivered again"] += message.dup
-            self.send(connection, "down", connection.on_message, packet, message, session.name)
+            while session.next_packet in session.in_flight:
+                session.next_packet = session.next_packet % 65_535 + 1
+            self._deliver(session, session.next_packet, message)
+            session.next_packet = session.next_packet % 65_535 + 1
+
+    def _deliver(self, session: Session, packet: int, message: Queued) -> None:
+        assert session.connection is not None
+        session.in_flight[packet] = message
+        self.stats["delivered"] += 1
+        self.stats["delivered again"] += message.dup
+        self.send(session.connection, "down", session.connection.on_message, packet, message, session.name)
 
 
 class Connection:
