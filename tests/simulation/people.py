@@ -258,6 +258,11 @@ class Person:
     def _any_account(self) -> str:
         return self._accounts[0] if len(self._accounts) == 1 else self._dice.choice(self._accounts)
 
+    def was_cancelled(self, request_id: str) -> bool:
+        """Whether a cancel of that request's order was answered as done."""
+        cancels = (wanted for wanted in self.wanted.values() if wanted.body.get("order_id") == request_id)
+        return any(wanted.answer is not None and wanted.answer["status"] == "done" for wanted in cancels)
+
     async def end(self, request_id: str) -> None:
         """Cancel the order of a request, under an id of its own that tells so."""
         ending = f"end-{request_id}"

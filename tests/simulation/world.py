@@ -59,7 +59,7 @@ LIVE_SHARE = 0.5
 """Of all worlds: in these a second account trades at a live venue."""
 BOTS = ("crosser", "weigher", "guard")
 LIVE_BOTS = ("crosser", "weigher")
-_SETTINGS = (
+SETTINGS = (
     "account.initial_deposit=20000",
     "portfolio.verify_minutes=0",
     "portfolio.recompute_minutes=0",
@@ -202,11 +202,16 @@ class Outcome:
     trace: tuple[str, ...]
 
 
+def bot_texts() -> list[str]:
+    """The files of the bots of every world."""
+    return _BOT_FILES.split("---")
+
+
 @cache
 def bot_files(live: bool = False) -> tuple[BotFile, ...]:
     """The bots of every world; `live`: some of them trade at the venue."""
     found = []
-    for text in _BOT_FILES.split("---"):
+    for text in bot_texts():
         if live and any(f'"{name}"' in text for name in LIVE_BOTS):
             text = f'account = "{LIVE}"\n{text}'
         bot, faults = check_bot(TomlDocument.parse(text, "bot.toml"), {})
@@ -216,8 +221,9 @@ def bot_files(live: bool = False) -> tuple[BotFile, ...]:
 
 
 @cache
-def _settings() -> Settings:
-    return load_settings(config_file=None, overrides=_SETTINGS, environ={}, cwd=Path(tempfile.gettempdir())).settings
+def settings() -> Settings:
+    """The settings of every world."""
+    return load_settings(config_file=None, overrides=SETTINGS, environ={}, cwd=Path(tempfile.gettempdir())).settings
 
 
 @cache
@@ -270,7 +276,7 @@ class World:
         self.loop = SimLoop(seed)
         self.dice = random.Random(f"world {seed}")
         self.faults = faults or Faults.drawn(random.Random(f"faults {seed}"))
-        self.settings = _settings()
+        self.settings = settings()
         self.topics = Topics(self.settings.base_topic)
         self.accounts = (PAPER,) if self.faults.venue is None else (PAPER, LIVE)
         self.stats: Counter[str] = Counter()
@@ -544,7 +550,8 @@ class World:
 
     async def _cancel_open(self) -> None:
         for request_id in self.read(invariants.resting_requests):
-            if request_id in self.person.wanted and f"end-{request_id}" not in self.person.wanted:
+            known = request_id in self.person.wanted and f"end-{request_id}" not in self.person.wanted
+            if known and not self.person.was_cancelled(request_id):  # that is as good as a second cancel
                 await self.person.end(request_id)
 
     async def _command(self, topic: str, payload: bytes) -> None:
