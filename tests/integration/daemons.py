@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection
 
@@ -24,7 +24,7 @@ from execution import ledger
 from execution import orders as stored_orders
 from execution.model import Order, Trade
 from portfolio.verify import CheckResult, verify
-from runtime.bus import BusUnavailable
+from runtime.bus import Bus, BusUnavailable
 from runtime.database import open_database, read, reader_engine, sqlite_url
 from runtime.mqtt import MqttBus, MqttOptions
 from tests.integration.brokers import free_port
@@ -254,24 +254,17 @@ class Heard:
         return self.topic.rpartition("/")[2]
 
 
-class Ear:
-    """Hears every message under `fillbook/`, in a session that the broker keeps, and can speak."""
+class Listener:
+    """Hears every message that a bus brings, and can speak."""
 
-    def __init__(self, port: int, name: str = "ear", *, clean: bool = False, publish_timeout: float = 5.0) -> None:
-        options = MqttOptions(
-            host="127.0.0.1", port=port, client_id=f"test-{name}", clean_session=clean, backoff_initial=0.02,
-            backoff_maximum=0.1, publish_timeout=publish_timeout,
-        )  # fmt: skip
-        self.bus = MqttBus(options, ["fillbook/#"])
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
         self.heard: list[Heard] = []
-        self.sessions: list[bool] = []
-        """Of each connection: whether the broker still had the session."""
-        self.bus.on_connected(lambda connected: self.sessions.append(connected.session_present))
         self._news = asyncio.Event()
         self._more = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> "Ear":
+    async def __aenter__(self) -> Self:
         await self.bus.start()
         await self.bus.wait_connected(PATIENCE)
         self._task = asyncio.create_task(self._listen())
@@ -356,6 +349,22 @@ class Ear:
         """Send a request with its request_id and return the final answer."""
         await self.say(f"{account}/request/{command}", body)
         return await self.answer(body["request_id"], account)
+
+
+class Ear(Listener):
+    """Hears every message under `fillbook/`, in a session that the broker keeps, and can speak."""
+
+    bus: MqttBus
+
+    def __init__(self, port: int, name: str = "ear", *, clean: bool = False, publish_timeout: float = 5.0) -> None:
+        options = MqttOptions(
+            host="127.0.0.1", port=port, client_id=f"test-{name}", clean_session=clean, backoff_initial=0.02,
+            backoff_maximum=0.1, publish_timeout=publish_timeout,
+        )  # fmt: skip
+        super().__init__(MqttBus(options, ["fillbook/#"]))
+        self.sessions: list[bool] = []
+        """Of each connection: whether the broker still had the session."""
+        self.bus.on_connected(lambda connected: self.sessions.append(connected.session_present))
 
 
 async def price_known(ear: Ear, symbol: str = "BTC-USD") -> None:
