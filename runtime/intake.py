@@ -95,6 +95,8 @@ class Intake:
         self._waiting_for_market: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._future = future
         self._came_again: set[str] = set()
+        self._assigned: dict[str | int, str] = {}
+        self._assigning = asyncio.Lock()
         self._clearing: Counter[str] = Counter()
         self._fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.own_symbols: frozenset[str] = frozenset()
@@ -163,6 +165,7 @@ class Intake:
         if match is not None and match.route is RouteName.REQUEST:
             await self._market_before(market_before)  # a bot's request names its candle and need not wait
         await self._surely(incoming, match, lambda: self._dispatch(incoming, match))
+        self._assigned.pop(_key(incoming, self._delivery(incoming)), None)  # the inbox knows it from here on
         incoming.ack()
 
     async def _surely(self, incoming: Incoming, match: Match | None, work: Callable[[], Awaitable[None]]) -> None:
@@ -187,7 +190,7 @@ class Intake:
                 return
             except StorageUnavailable as error:
                 log.error("a message waits for the storage", topic=incoming.topic, error=str(error))
-                await asyncio.sleep(_STORAGE_PAUSE)
+                await asyncio.sleep(_STORAGE_PAUSE)  # noqa: TID251 - the loop's time, which is simulated
 
     async def _dispatch(self, incoming: Incoming, match: Match | None) -> None:
         if not incoming.payload and (incoming.retain or self._is_our_clearing(incoming.topic)):
@@ -224,14 +227,23 @@ class Intake:
         return orders.Delivery(incoming.session, incoming.packet_id, body)
 
     async def _assigned_id(self, incoming: Incoming, match: Match) -> str:
-        """The id of a request that names none: a redelivery keeps the one it was given before."""
+        """The id of a request that names none: a redelivery keeps the one it was given before, and so does a message
+        that is tried again."""
+        delivery = self._delivery(incoming)
+        key = _key(incoming, delivery)
+        execution = self._core.execution
         # Bots name theirs; looking up would let redelivered ones overtake each other.
-        delivery = None if match.route is RouteName.BOT_REQUEST else self._delivery(incoming)
-        if incoming.dup and delivery is not None and self._core.execution is not None:
-            known = await self._core.execution.delivered(delivery, self._window, self._came_again)
+        if not incoming.dup or delivery is None or execution is None or match.route is RouteName.BOT_REQUEST:
+            return self._assigned.setdefault(key, self._new_id())
+        async with self._assigning:
+            known = self._assigned.get(key)  # its first copy may be under way, and not committed yet
+            if known is None:
+                known = await execution.delivered(delivery, self._window, self._came_again)
             if known is not None:
                 self._came_again.add(known)
-                return known
+            return self._assigned.setdefault(key, known or self._new_id())
+
+    def _new_id(self) -> str:
         return derived_id("auto", self._boot_id, str(next(self._numbers)))
 
     # ---- requests -------------------------------------------------------------------------------------
@@ -389,3 +401,8 @@ class Intake:
                         self._publisher.publish(output)
                 self.on_answer()
         incoming.ack()
+
+
+def _key(incoming: Incoming, delivery: orders.Delivery | None) -> str | int:
+    """What tells a message from the others that are under way; without a delivery (QoS 0) it comes only once."""
+    return id(incoming) if delivery is None else delivery.key

@@ -2,7 +2,7 @@
 anew only after a reconnect would else send no others once too many are unacknowledged."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from execution.errors import StorageUnavailable
 from execution.model import Event, Price
 from execution.orders import DeadLetter
+from execution.service import Envelope
 from runtime import intake as intake_module
 from runtime.bus import MemoryBroker, MemoryBus
 from runtime.clock import ReplayClock
@@ -18,10 +19,11 @@ from runtime.follower import LedgerFollower
 from runtime.intake import Intake
 from runtime.jsondoc import Limits
 from runtime.publisher import Publisher
-from runtime.topics import Topics
+from runtime.topics import Command, Topics
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-TOPICS = Topics("fillbook/v1")
+TOPICS = Topics("fillbook")
+DEPOSITS = TOPICS.request("main", Command.DEPOSIT)
 
 
 class NoReader:
@@ -39,6 +41,9 @@ class Execution:
         self.mistake: Exception | None = None
         self.prices: list[Price] = []
         self.letters: list[DeadLetter] = []
+        self.handled: list[str] = []
+        self.may_commit = asyncio.Event()
+        self.may_commit.set()
 
     def _perhaps(self) -> None:
         if self.failures:
@@ -53,6 +58,18 @@ class Execution:
         self.prices.append(price)
         return ()
 
+    async def handle(self, envelope: Envelope) -> Sequence[Event]:
+        """One request; it is stored before anything else may fail."""
+        request_id = envelope.request.request_id
+        self.handled.append(request_id)
+        self._perhaps()
+        await self.may_commit.wait()
+        return ()
+
+    async def delivered(self, _delivery: object, _window: int, _taken: object) -> str | None:
+        """Nothing is committed yet."""
+        return None
+
     async def bury(self, letter: DeadLetter) -> None:
         """One dead letter."""
         self._perhaps()
@@ -64,7 +81,7 @@ class Scene:
 
     def __init__(self) -> None:
         self.broker = MemoryBroker()
-        self.bus = MemoryBus(self.broker, "daemon", [TOPICS.price("BTC-USD")])
+        self.bus = MemoryBus(self.broker, "daemon", [TOPICS.price("BTC-USD"), DEPOSITS])
         self.execution = Execution()
         clock = ReplayClock(NOON)
         said: list[Published] = []
@@ -98,8 +115,13 @@ class Scene:
     async def say(self, topic: str, payload: bytes) -> None:
         """Somebody publishes; returns when the broker may forget it."""
         await self.bus.publish(topic, payload)
+        await self.until(lambda: not self.unacknowledged)
+
+    @staticmethod
+    async def until(condition: Callable[[], bool]) -> None:
+        """Let everybody work until something holds."""
         async with asyncio.timeout(5):
-            while self.unacknowledged:
+            while not condition():
                 await asyncio.sleep(0)
 
 
@@ -136,3 +158,27 @@ async def test_a_message_that_fails_while_the_storage_fails_does_not_end_the_dae
     await scene.say(TOPICS.price("BTC-USD"), PRICE)
     (letter,) = scene.execution.letters
     assert letter.reason.code == "internal_error"
+
+
+DEPOSIT = b'{"amount": "100"}'
+
+
+async def test_a_request_without_an_id_keeps_the_one_it_was_given_when_it_is_tried_again(scene: Scene) -> None:
+    scene.execution.failures = 2
+    await scene.say(DEPOSITS, DEPOSIT)
+    assert len(scene.execution.handled) == 3
+    assert len(set(scene.execution.handled)) == 1
+    await scene.say(DEPOSITS, DEPOSIT)
+    assert len(set(scene.execution.handled)) == 2, "another message is another request"
+
+
+async def test_a_redelivery_is_the_same_request_as_its_first_copy_that_is_still_being_worked_on(scene: Scene) -> None:
+    scene.execution.may_commit.clear()
+    await scene.bus.publish(DEPOSITS, DEPOSIT)
+    await scene.until(lambda: len(scene.execution.handled) == 1)
+    await scene.bus.drop("cut")
+    await scene.bus.start()
+    await scene.until(lambda: len(scene.execution.handled) == 2)
+    scene.execution.may_commit.set()
+    await scene.until(lambda: not scene.unacknowledged)
+    assert len(set(scene.execution.handled)) == 1
