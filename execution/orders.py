@@ -122,6 +122,13 @@ def unwanted(connection: Connection) -> set[str]:
     return {row[0] for row in raw.execute(connection, sql).fetchall()}
 
 
+def closed_because(connection: Connection, account: str, code: str, limit: int = 100) -> list[Order]:
+    """The newest orders of an account that were closed for a reason."""
+    rest = f"WHERE account = ? AND reason LIKE ? AND NOT {tables.OPEN_ORDERS} ORDER BY created_at DESC, id LIMIT ?"
+    parameters = (account, f'%"code":"{code}"%', limit)
+    return [_order(row) for row in _select_orders.rows(connection, rest, parameters)]
+
+
 def open_orders(connection: Connection) -> Iterator[Order]:
     """Orders that are not final, oldest first; those of one candle by request, as bots ask in their names' order."""
     for row in _select_orders.rows(connection, f"WHERE {tables.OPEN_ORDERS} ORDER BY created_at, request_id"):

@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from execution import ledger
+from execution import ledger, orders
 from execution.exchange import ExchangeRefused, ExchangeTimeout, ExchangeTrade
 from execution.live import LiveVenue, Track, as_report
 from execution.model import AlertRaised, Event, Order, OrderStatus, Reason, Severity
@@ -26,6 +26,9 @@ from execution.venue import VenueClosed, VenueReport, VenueTrade
 
 NEVER_AT_VENUE = "never_at_venue"
 """Why an order was closed that the venue never showed."""
+
+_LATE = 50
+"""How many of the orders that were given up are asked for now and then, the newest."""
 
 Tell = Callable[[Sequence[Event]], Awaitable[None]]
 """Hands events on; they are committed."""
@@ -63,6 +66,8 @@ class Reconciler:
             self._deep_from = now + self.venue.times.deep_poll
         await _all(self._fetch(account, deep) for account in self.accounts)
         await _all(self._look_after(order) for order in self._open_orders())
+        if deep:
+            await _all(self._look_for_late(account) for account in self.accounts)
 
     async def listen(self, account: str) -> None:
         """Record trades as they happen, until the connection is lost. Raises StorageUnavailable, LeaseLost."""
@@ -175,6 +180,26 @@ class Reconciler:
         )
         about = {"order_id": order.id, "request_id": order.request_id}
         await self._tell([AlertRaised(Severity.WARNING, NEVER_AT_VENUE, message, order.account, about)])
+
+    async def _look_for_late(self, account: str) -> None:
+        """An order that was given up and rests at the venue all the same has no business there."""
+        given_up = await self._reader.read(
+            partial(orders.closed_because, account=account, code=NEVER_AT_VENUE, limit=_LATE)
+        )
+        await _all(self._end_late(order) for order in given_up)
+
+    async def _end_late(self, order: Order) -> None:
+        venue = self.venue
+        with suppress(*_OUT_OF_REACH):
+            shown = await venue.within(venue.exchange.find(order))
+            if shown is None or shown.status.is_final:
+                return  # its trades, if there are any, are told as such
+            await venue.within(venue.exchange.cancel(order))
+            message = (
+                f"order {order.id}, closed here as {order.status}, was open at {venue.name} and is cancelled there"
+            )
+            about = {"order_id": order.id, "request_id": order.request_id}
+            await self._tell([AlertRaised(Severity.HIGH, "late_order", message, order.account, about)])
 
     async def _resend(self, order: Order, track: Track) -> None:
         """Send the order again under the same client order id, which this venue makes no second order of.

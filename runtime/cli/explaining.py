@@ -176,6 +176,8 @@ def order_words(order: "Order") -> str:
         if order.quantity is not None
         else "the whole position"
         if order.close
+        else "of unknown size"
+        if order.notional is None
         else f"for {money(order.notional)}"
     )
     limit = "" if order.limit_price is None else f", limit {price(order.limit_price)}"

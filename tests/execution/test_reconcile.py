@@ -285,6 +285,19 @@ async def test_an_order_that_is_open_again_is_cancelled_after_a_restart_too(
     assert [answer.status for answer in answers(await second.round())] == ["cancelled"]
 
 
+async def test_an_order_that_was_given_up_and_rests_at_the_venue_is_cancelled_there(
+    live: LiveHouse, make: Callable[..., LiveHouse], exchange: ScriptedExchange
+) -> None:
+    order = await given_up(live, exchange)
+    exchange.orders[order.client_order_id] = exchange.open(order)
+    later(TIMES.deep_poll)
+    assert alerts(await live.round()) == ["late_order"]
+    assert exchange.orders[order.client_order_id].status is OrderStatus.CANCELLED
+    later(TIMES.deep_poll)
+    assert alerts(await live.round()) == []
+    assert live.stored_order(order.id).status is OrderStatus.EXPIRED
+
+
 async def test_a_fill_after_the_venue_had_cancelled_is_recorded_and_the_order_closes_again(
     live: LiveHouse, exchange: ScriptedExchange
 ) -> None:
