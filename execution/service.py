@@ -217,6 +217,8 @@ class ExecutionService:
             reports = await self._venue(order).cancel(order)
         except VenueError as error:
             reports = [VenueClosed(order.id, OrderStatus.UNKNOWN, _venue_reason(error))]
+        if self.state.halt_of(order.account) is not None:
+            reports = [_because_of_the_halt(report) for report in reports]
         return await self._record(reports)
 
     def _venue(self, order: Order) -> Venue:
@@ -360,6 +362,13 @@ class ExecutionService:
 
 def _venue_reason(error: VenueError) -> Reason:
     return Reason("venue_out_of_reach", None, None, str(error))
+
+
+def _because_of_the_halt(report: VenueReport) -> VenueReport:
+    """Whose order is gone wants to know why."""
+    if isinstance(report, VenueClosed) and report.status is OrderStatus.CANCELLED and report.reason is None:
+        return replace(report, reason=Reason("trading_halted"))
+    return report
 
 
 def _storage_reason(error: StorageUnavailable) -> Reason:

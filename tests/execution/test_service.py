@@ -401,6 +401,7 @@ class TestHalt:
         events = await house.halt("storm")
         assert isinstance(events[0], HaltChanged)
         assert [answer.status for answer in answers(events)] == ["done", "cancelled", "cancelled"]
+        assert [reason(answer).code for answer in answers(events)[1:]] == ["trading_halted"] * 2
         assert house.state.open_orders() == []
         assert reason(await house.buy("1")).code == "trading_halted"
         assert (await house.deposit("1")).status == "done"
