@@ -47,6 +47,13 @@ def wrongly_sent(connection: Connection, order: Order, sender: str | None) -> st
     return None
 
 
+def asked_twice(connection: Connection, bot: str | None) -> str | None:
+    """I2: a bot that asks for an order has no other request open, be it of its advice or of its stops."""
+    sql = "SELECT request_id FROM signal_outbox WHERE bot = ? AND status = 'open' ORDER BY request_id"
+    open_ = [row[0] for row in raw.execute(connection, sql, (bot,)).fetchall()]
+    return f"I2 {bot} asked while it had a request open: {open_}" if len(open_) > 1 else None
+
+
 def announced_sequence(topics: Topics, topic: str, payload: bytes) -> int | None:
     """The ledger sequence that a message announces; None when it is none of these."""
     match = topics.parse(topic)

@@ -7,6 +7,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -16,19 +17,30 @@ from sqlalchemy import Connection
 
 from config.times import stored_time
 from execution import followers, leases, orders, paper, raw
+from execution.answers import answer
+from execution.errors import StorageUnavailable, VenueError
 from execution.leases import Fence
 from execution.ledger import Head, LedgerTail
+from execution.live import LiveVenue
+from execution.model import FactsRecorded, OrderChanged, OrderRequest, OrderStatus
 from execution.paper import PaperVenue
+from execution.reconcile import Reconciler
 from execution.recorder import Recorder
+from execution.requests import Accepted, Envelope
 from execution.service import ExecutionService
+from execution.state import TradingState
+from execution.venue import VenueClosed
 from execution.writer import GroupCommitWriter
-from portfolio import allocations
+from portfolio import allocations, checkpoint
 from portfolio.books import SymbolBook
 from portfolio.service import PortfolioService
+from portfolio.storage import BooksStorage
+from portfolio.valuation import Marks
 from runtime.intake import Intake
 from runtime.publisher import Publisher
 from runtime.voice import Voice
 from signals import outbox
+from signals.policy import Policy
 from signals.unanswered import Unanswered
 from tests.simulation.storage import SimWriter
 
@@ -81,9 +93,88 @@ def _failures_hidden() -> AbstractContextManager[Any]:
     return patch.object(SimWriter, "_commit", hiding)
 
 
+class _Looked(Exception):
+    """Takes a work's result out of its transaction, which is rolled back."""
+
+    def __init__(self, found: Any) -> None:
+        super().__init__()
+        self.found = found
+
+
+async def _look(service: ExecutionService, work: Callable[[Connection], Any]) -> Any:
+    """What a work would find, without a commit; None when the storage fails."""
+
+    def looking(connection: Connection) -> Any:
+        raise _Looked(work(connection))
+
+    try:
+        await service._writer.submit(looking)
+    except _Looked as looked:
+        return looked.found
+    except StorageUnavailable:
+        return None
+
+
+def _sent_before_commit() -> AbstractContextManager[Any]:
+    """An order is sent first and stored when the venue has answered."""
+    real = ExecutionService.handle
+
+    async def handle(self: ExecutionService, envelope: Envelope) -> list[Any]:
+        if not isinstance(envelope.request, OrderRequest) or self.storage_failure is not None:
+            return await real(self, envelope)
+        found = await _look(self, lambda connection: self._take_in(connection, envelope))
+        if found is None or not isinstance(found[0], Accepted):
+            return await real(self, envelope)
+        order = found[0].order
+        try:
+            reports = await self._venue(order).place(order, 0.0)
+        except VenueError:
+            reports = [VenueClosed(order.id, OrderStatus.UNKNOWN)]
+        await self._writer.submit(lambda connection: self._take_in(connection, envelope))
+        return await self._record(reports) if reports else [OrderChanged(order), answer(order, ())]
+
+    return patch.object(ExecutionService, "handle", handle)
+
+
+def _said_before_commit() -> AbstractContextManager[Any]:
+    """What the venue reported is said first, and stored a little later."""
+    real = ExecutionService._record
+
+    async def record(self: ExecutionService, reports: Any) -> list[Any]:
+        found = None if self._unrecorded else await _look(self, lambda c: self._recorder.apply(c, reports))
+        if found is None:
+            return await real(self, reports)
+
+        async def later() -> None:
+            await asyncio.sleep(0.02)
+            await real(self, reports)
+
+        asyncio.get_running_loop().create_task(later())
+        said: list[Any] = [FactsRecorded(found.facts)] if found.facts else []
+        for order, fills in found.orders:
+            said += [OrderChanged(order), answer(order, fills)]
+        return said
+
+    return patch.object(ExecutionService, "_record", record)
+
+
 async def _not_resumed(self: ExecutionService, order: Any) -> list[Any]:
     """A start forgets the venue's book."""
     return []
+
+
+async def _never_again(self: ExecutionService) -> list[Any]:
+    """What could not be sent is forgotten."""
+    self._unsent.clear()
+    return []
+
+
+async def _dropped(self: ExecutionService, reports: Any) -> list[Any]:
+    """What could not be stored is not kept."""
+    try:
+        return await self._commit(reports) if reports else []
+    except StorageUnavailable as error:
+        return self._storage_failed(error)
 
 
 # ---- roles ---------------------------------------------------------------------------------------------
@@ -120,6 +211,24 @@ def _holes() -> AbstractContextManager[Any]:
 def _float_fee() -> AbstractContextManager[Any]:
     """Fees pass through a float."""
     return patch.object(paper, "round_to", lambda value, decimals: Decimal(str(round(float(value), 6))))
+
+
+def _snapshot_first() -> AbstractContextManager[Any]:
+    """The snapshot of the books is committed before the allocations that led to it."""
+    real = BooksStorage._write
+
+    async def write(self: BooksStorage, waiting: Any, state: Any) -> None:
+        if state is not None:
+            self._digests = await self._submit(lambda connection: checkpoint.store(connection, state))
+        await real(self, waiting, None)
+
+    return patch.object(BooksStorage, "_write", write)
+
+
+async def _stays_stale(self: PortfolioService, outcomes: Any) -> Any:
+    """A back-dated trade does not change what came before it."""
+    self._books.stale.clear()
+    return outcomes
 
 
 def _half_stored() -> AbstractContextManager[Any]:
@@ -162,8 +271,52 @@ def _early_acknowledgement() -> AbstractContextManager[Any]:
     return patch.object(Intake, "_take", early)
 
 
-def _random_id(account: str, request_id: str) -> str:
-    return f"client-{random.random()}"
+def _unrecognized() -> AbstractContextManager[Any]:
+    """A redelivery is taken for a new message."""
+    dice = random.Random(2)
+    return patch.object(Intake, "_assigned_id", _async(lambda *_: f"auto-{dice.random()}"))
+
+
+def _async(function: Callable[..., Any]) -> Callable[..., Any]:
+    async def called(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    return called
+
+
+def _another_id_each_time() -> AbstractContextManager[Any]:
+    """Each sending of an order has a client order id of its own."""
+    real = LiveVenue.send
+    dice = random.Random(3)
+
+    async def send(self: LiveVenue, order: Any, track: Any, seconds: float) -> Any:
+        return await real(self, replace(order, client_order_id=f"client-{dice.random()}"), track, seconds)
+
+    return patch.object(LiveVenue, "send", send)
+
+
+def _unknown_at_start() -> AbstractContextManager[Any]:
+    """Orders from before a start are not asked for."""
+    real = Reconciler._open_orders
+    resumed = patch.object(LiveVenue, "resume", _async(lambda *_: []))
+    looked_after = patch.object(
+        Reconciler, "_open_orders", lambda self: [order for order in real(self) if order.id in self.venue.tracks]
+    )
+    stack = ExitStack()
+    stack.enter_context(resumed)
+    stack.enter_context(looked_after)
+    return stack
+
+
+def _fires_again() -> AbstractContextManager[Any]:
+    """A stop does not know that it has asked already: it asks at every candle until the position is closed."""
+    real = Policy.close_request
+
+    def close_request(self: Policy, *arguments: Any) -> Any:
+        self.open_request = None
+        return real(self, *arguments)
+
+    return patch.object(Policy, "close_request", close_request)
 
 
 def _both(*mutants: Mutant) -> Mutant:
@@ -210,15 +363,24 @@ MUTANTS: dict[str, Mutant] = {
         _replace(PortfolioService, "take_changes", lambda *_: []),
         _replace(PortfolioService, "all_state", lambda *_: []),
     ),
-    "acknowledged-too-early": _early_acknowledgement,
-    "stop-fires-twice": _replace(Unanswered, "is_closing", lambda *_: False),
-    "random-client-id": _replace(orders, "client_order_id", _random_id),
+    "acknowledged-before-commit": _early_acknowledgement,
+    "redelivery-not-recognized": _unrecognized,
+    "sent-before-commit": _sent_before_commit,
+    "said-before-commit": _said_before_commit,
+    "checkpoint-before-allocations": _snapshot_first,
+    "back-dated-trade-ignored": _replace(PortfolioService, "_recompute_stale", _stays_stale),
+    "order-not-sent-again": _replace(ExecutionService, "_send_again", _never_again),
+    "unrecorded-fills-dropped": _replace(ExecutionService, "_record", _dropped),
+    "halt-not-obeyed": _replace(TradingState, "halt_of", lambda *_: None),
+    "prices-not-valued": _both(
+        _replace(Marks, "on_candle", lambda *_: False), _replace(Marks, "on_price", lambda *_: False)
+    ),
+    "stop-fires-twice": _both(_fires_again, _replace(Unanswered, "is_closing", lambda *_: False)),
+    "live-random-client-id": _another_id_each_time,
+    "live-not-reconciled-at-start": _unknown_at_start,
 }
 
-MASKED: dict[str, str] = {
-    "stop-fires-twice": "execution refuses to close a position that another order is closing already",
-    "random-client-id": "the paper exchange asks nobody by that id; a request is one order by its request id",
-}
+MASKED: dict[str, str] = {}
 """Why a mutant is not found: another layer makes up for it."""
 
 

@@ -29,7 +29,7 @@ from execution.venue import VenueReport
 from portfolio.errors import PortfolioError
 from runtime.core import OPENING
 from runtime.database import ensure_account, open_database, read, seed_catalogue, sqlite_url
-from runtime.topics import Topics
+from runtime.topics import RouteName, Topics
 from signals.bot_file import BotFile
 from signals.loading import check_bot
 from tests.simulation import invariants
@@ -350,6 +350,11 @@ class World:
 
     def _on_publish(self, topic: str, payload: bytes, retain: bool) -> None:
         self.say("bus", topic, payload[:160].decode("utf-8", "replace"))
+        match = self.topics.parse(topic) if "/request/" in topic else None
+        if match is not None and match.route is RouteName.BOT_REQUEST:
+            problem = self.read(lambda connection: invariants.asked_twice(connection, match.bot))
+            if problem is not None:
+                self.violated(problem)
         sequence = invariants.announced_sequence(self.topics, topic, payload)
         if sequence is not None:
             self.announced.setdefault(sequence, set()).add(payload)
