@@ -39,14 +39,15 @@ class Track:
     """One open order while this process follows it; instants of the event loop.
 
     `since`: its last sending, or when this process began to follow it. `acknowledged`: the venue has shown it.
-    `over`: when it expires. `ending`: somebody wants it to end, and what it is to be called then. `refused`: what
-    the venue said to a second sending, while the first could still arrive.
+    `over`: when it expires. `ending` and `why`: somebody wants it to end, and what is to be said then. `refused`:
+    what the venue said to a second sending, while the first could still arrive.
     """
 
     since: float
     over: float | None
     acknowledged: bool = False
     ending: OrderStatus | None = None
+    why: Reason | None = None
     refused: Reason | None = None
 
 
@@ -82,7 +83,7 @@ class LiveVenue:
         if isinstance(shown, VenueClosed):
             return [shown]
         # Its fills come as trades, and close it then.
-        return [as_report(order, shown)] if shown.status.is_final and not shown.filled else []
+        return [as_report(order, shown, track)] if shown.status.is_final and not shown.filled else []
 
     async def resume(
         self, order: Order, filled: Decimal, last_fill: datetime | None, fills: int
@@ -161,8 +162,10 @@ class LiveVenue:
             raise ExchangeTimeout(f"{self.name} gave no answer within {self.times.timeout:g} s") from error
 
 
-def as_report(order: Order, shown: ExchangeOrder, ending: OrderStatus | None = None) -> VenueOrder:
-    """What the venue shows, under our order's id; cancelled because of its expiry, it is called expired."""
-    if shown.status is OrderStatus.CANCELLED and ending is OrderStatus.EXPIRED:
-        return VenueOrder(order.id, OrderStatus.EXPIRED, shown.filled, Reason("expired"))
-    return VenueOrder(order.id, shown.status, shown.filled)
+def as_report(order: Order, shown: ExchangeOrder, track: Track) -> VenueOrder:
+    """What the venue shows, under our order's id, and why it ended there."""
+    if not shown.status.is_final or shown.status is OrderStatus.FILLED:
+        return VenueOrder(order.id, shown.status, shown.filled)
+    if shown.status is OrderStatus.CANCELLED and track.ending is not None:
+        return VenueOrder(order.id, track.ending, shown.filled, track.why)
+    return VenueOrder(order.id, shown.status, shown.filled, Reason("closed_by_venue"))

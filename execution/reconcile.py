@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from execution import ledger, orders
 from execution.exchange import ExchangeRefused, ExchangeTimeout, ExchangeTrade
@@ -46,6 +47,7 @@ class Reconciler:
         self._tell = tell
         self._deep_from = 0.0
         self._latest: dict[str, tuple[int, datetime]] = {}
+        self._refused: set[str] = set()
 
     @property
     def accounts(self) -> list[str]:
@@ -80,9 +82,24 @@ class Reconciler:
         return [order for order in self._service.state.open_orders() if order.account in accounts]
 
     async def _record(self, reports: Sequence[VenueReport]) -> None:
-        events = await self._service.told(reports)
+        try:
+            events = await self._service.told(reports)
+        except DBAPIError as error:
+            await self._record_without(reports, error)
+            return
         if events:
             await self._tell(events)
+
+    async def _record_without(self, reports: Sequence[VenueReport], error: DBAPIError) -> None:
+        """The database refuses one of the reports: it must keep no other out, nor end the daemon."""
+        if len(reports) > 1:
+            for report in reports:
+                await self._record([report])
+            return
+        message = f"what {self.venue.name} told cannot be recorded: {reports[0]}: {error.orig}"
+        if message not in self._refused:
+            self._refused.add(message)
+            await self._tell([AlertRaised(Severity.HIGH, "unrecordable", message)])
 
     # ---- trades ---------------------------------------------------------------------------------------
 
@@ -101,15 +118,18 @@ class Reconciler:
             await self._record([VenueTrade(account, trade) for trade in news])
 
     async def _since(self, account: str, deep: bool) -> datetime:
-        """From when on trades are fetched: some time before the last one stored and the oldest open order.
+        """From when on trades are fetched: some time before the last one stored, the oldest open order, and now.
 
-        Wall clocks made these times, ours may have been wrong: the deep overlap is longer than a clock may be off.
+        Clocks made these times, ours and the venue's, and may have been wrong: the earliest counts, and the deep
+        overlap is longer than a clock may be off.
         """
         times = self.venue.times
         latest = await self._reader.read(partial(self._last_stored, account=account))
         opened = (order.created_at for order in self._service.state.open_orders(account))
         first = min(opened, default=latest)
-        return min(first, latest) - timedelta(seconds=times.deep_overlap if deep else times.overlap)
+        return min(first, latest, self.venue.clock.now()) - timedelta(
+            seconds=times.deep_overlap if deep else times.overlap
+        )
 
     def _last_stored(self, connection: Connection, account: str) -> datetime:
         """When the last stored trade of an account was executed; when the account was opened if it has none."""
@@ -143,7 +163,7 @@ class Reconciler:
         if shown is not None:
             track.acknowledged = True
             if shown.status.is_final or current.status is OrderStatus.UNKNOWN:
-                await self._record([as_report(order, shown, track.ending)])
+                await self._record([as_report(order, shown, track)])
             return
         is_known_there = track.acknowledged or current.status is OrderStatus.PARTIALLY_FILLED
         # Only as old as the question: the answer may have waited for a process that was stopped.
@@ -154,10 +174,12 @@ class Reconciler:
         """Somebody wants the order to end, or its time is over: from then on it is cancelled until it is final."""
         if track.ending is not None:
             return
-        if order.id in self.venue.unwanted or self._service.state.halt_of(order.account) is not None:
+        if self._service.state.halt_of(order.account) is not None:
+            track.ending, track.why = OrderStatus.CANCELLED, Reason("trading_halted")
+        elif order.id in self.venue.unwanted:
             track.ending = OrderStatus.CANCELLED
         elif track.over is not None and now >= track.over:
-            track.ending = OrderStatus.EXPIRED
+            track.ending, track.why = OrderStatus.EXPIRED, Reason("expired")
 
     async def _give_up_or_resend(self, order: Order, track: Track) -> None:
         """The venue did not show the order for the whole grace."""
@@ -220,7 +242,7 @@ class Reconciler:
         if isinstance(shown, VenueClosed):
             track.refused = shown.reason
         else:
-            await self._record([as_report(order, shown)])
+            await self._record([as_report(order, shown, track)])
 
 
 def _news(connection: Connection, venue: str, account: str, told: Sequence[ExchangeTrade]) -> list[ExchangeTrade]:

@@ -1,6 +1,7 @@
 """Orders at a live venue: what is sent, when, and what is said about it."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -111,6 +112,14 @@ async def test_an_order_that_is_filled_at_once_is_answered_with_its_trades(
     (answer,) = answers(await live.round())
     assert (answer.status, [trade.quantity for trade in answer.trades]) == ("filled", [2])
     assert live.state.cash("live") == 9800
+
+
+async def test_an_order_that_the_venue_ends_by_itself_says_so(live: LiveHouse, exchange: ScriptedExchange) -> None:
+    exchange.on_place = lambda order: exchange.orders.update(
+        {order.client_order_id: replace(exchange.open(order), status=OrderStatus.CANCELLED)}
+    )
+    answer = await live.buy("2")
+    assert (answer.status, answer.final, reason(answer).code) == ("cancelled", True, "closed_by_venue")
 
 
 async def test_a_fill_that_is_told_before_the_venue_answers_is_not_followed_by_an_older_answer(
@@ -359,7 +368,8 @@ async def test_a_halt_does_not_wait_for_the_venue_and_cancels_everything_once_it
     halted = await live.send(live.halt_request(account="live"))
     assert [answer.status for answer in answers(halted)] == ["done"]
     exchange.hangs = False
-    assert [answer.status for answer in answers(await live.round())] == ["cancelled", "cancelled"]
+    ended = answers(await live.round())
+    assert [(answer.status, reason(answer).code) for answer in ended] == [("cancelled", "trading_halted")] * 2
 
 
 async def test_a_lost_order_of_a_halted_account_is_not_sent_again(

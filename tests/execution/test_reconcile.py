@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from execution.errors import StorageUnavailable
+from execution.ledger import derived_id
 from execution.model import Order, OrderStatus, Side, Trade
 from tests.execution.exchanges import (
     GRACE,
@@ -130,6 +131,7 @@ async def test_fills_are_recorded_whether_or_not_the_account_can_pay(
 
 
 async def test_a_back_dated_fill_is_found_by_the_deep_round(live: LiveHouse, exchange: ScriptedExchange) -> None:
+    live.clock.advance(at(61))
     exchange.told.append(a_trade("1", 1, minute=60))
     await live.round()
     exchange.told.append(a_trade("1", 2, minute=2))
@@ -140,22 +142,32 @@ async def test_a_back_dated_fill_is_found_by_the_deep_round(live: LiveHouse, exc
     assert [trade.executed_at for trade in trades(live)] == [at(60), at(2)]
 
 
-async def test_trades_are_fetched_since_the_oldest_open_order_and_the_last_stored_trade(
+async def test_trades_are_fetched_since_the_last_stored_one_also_after_a_restart(
     live: LiveHouse, make: Callable[..., LiveHouse], exchange: ScriptedExchange
 ) -> None:
     overlap, deep = timedelta(seconds=TIMES.overlap), timedelta(seconds=TIMES.deep_overlap)
     await live.round()
+    live.clock.advance(at(61))
     exchange.told.append(a_trade("1", 1, minute=60))
     await live.round()
-    await live.round()
-    live.clock.advance(at(30))
-    await resting(live)
     await live.round()
     live.close()
     second = make(now=at(90))
     await second.open()
     await second.round()
-    assert exchange.since == [START - deep, START - overlap, at(60) - overlap, at(30) - overlap, at(30) - deep]
+    assert exchange.since == [START - deep, START - overlap, at(60) - overlap, at(60) - deep]
+
+
+async def test_trades_are_fetched_since_the_oldest_open_order_however_late_others_were_traded(
+    live: LiveHouse, exchange: ScriptedExchange
+) -> None:
+    live.clock.advance(at(30))
+    await resting(live)
+    live.clock.advance(at(61))
+    exchange.told.append(a_trade("1", 1, minute=60))
+    await live.round()
+    await live.round()
+    assert exchange.since[1] == at(30) - timedelta(seconds=TIMES.overlap)
 
 
 async def test_a_deep_round_that_the_venue_did_not_answer_is_made_again(
@@ -197,6 +209,27 @@ async def test_a_trade_that_cannot_be_recorded_is_alerted_and_keeps_no_other_out
     assert "unrecordable_trade" in alerts(events)
     assert any(word in event.message for event in events if hasattr(event, "message"))
     assert [fill.quantity for fill in trades(live)] == [2]
+
+
+async def test_a_trade_that_the_database_refuses_keeps_no_other_out(
+    live: LiveHouse, exchange: ScriptedExchange
+) -> None:
+    taken = derived_id("external", "broker", "live", "v-77")
+    await live.ask(live.order(BUY, "1", limit="90", request_id=taken))
+    exchange.told += [a_trade("1", 1), a_trade("2", 2, venue_order_id="v-78")]
+    assert alerts(await live.round()) == ["unrecordable", "external_order"]
+    assert alerts(await live.round()) == []
+    assert [fill.quantity for fill in trades(live)] == [2]
+
+
+async def test_a_trade_from_the_future_hides_none_that_comes_after_it(
+    live: LiveHouse, exchange: ScriptedExchange
+) -> None:
+    exchange.told.append(a_trade("1", 1, minute=1_000_000))
+    await live.round()
+    exchange.told.append(a_trade("1", 2))
+    await live.round()
+    assert len(trades(live)) == 2
 
 
 async def test_a_fee_in_a_third_asset_is_paid_with_that_asset(live: LiveHouse, exchange: ScriptedExchange) -> None:
