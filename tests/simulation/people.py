@@ -191,7 +191,9 @@ class Person:
     async def _something(self) -> None:
         kind = self._dice.random()
         symbol = self._dice.choice(self._symbols)
-        if kind < 0.45:
+        if len(self._accounts) > 1 and kind < 0.2:  # live: what rests has more to go through
+            await self._rest(symbol)
+        elif kind < 0.45:
             size: dict[str, Any] = {"notional": "250"} if self._dice.random() < 0.5 else {"quantity": "1.5"}
             await self.want(Command.TRADE, symbol=symbol, side="BUY", **size)
         elif kind < 0.6:
@@ -239,7 +241,7 @@ class Person:
             **life,
         )
         if self._dice.random() < 0.5:
-            await asyncio.sleep(self._dice.uniform(0, 3))
+            await asyncio.sleep(self._dice.uniform(0, 1))
             await self.want(Command.CANCEL, wanted.account, order_id=wanted.request_id)
 
     async def want(

@@ -1,18 +1,21 @@
-"""What goes wrong with a live venue, and how long it can last."""
+"""What goes wrong with a live venue, and how long it can last.
+
+The times are short, as the storms are: what counts is how they compare with the `live` settings of the worlds.
+"""
 
 import random
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-CALL_SECONDS = 5.0
+CALL_SECONDS = 1.5
 """After which a caller gives up."""
-LONGEST_TRAVEL = 3.0
+LONGEST_TRAVEL = 2.0
 """Seconds of a call's way there, and of its way back."""
-LONGEST_HIDDEN = 3.0
+LONGEST_HIDDEN = 1.0
 """Seconds after which what happened can be seen."""
 LONGEST_BACK_DATING = 60.0
 """Seconds by which a fill's time may lie before what was told already."""
-LONGEST_FILLING = 5.0
+LONGEST_FILLING = 3.0
 """Seconds from an order that can be filled, or a price that reaches it, to its last piece."""
 
 Deduplication: TypeAlias = Literal["all", "open", "none"]
@@ -52,15 +55,15 @@ class VenueFaults:
         return cls(
             deduplicates=dice.choice(("all", "all", "open", "none")),
             honours_deadline=dice.random() < 0.6,
-            lost_request=some(0.6, 0.05, 0.4),
-            lost_reply=some(0.6, 0.05, 0.4),
-            slow=some(0.6, 0.05, 0.4),
+            lost_request=some(0.6, 0.1, 0.6),
+            lost_reply=some(0.6, 0.1, 0.6),
+            slow=some(0.6, 0.1, 0.6),
             refused=some(0.4, 0.05, 0.2),
             late_fill=some(0.5, 0.1, 0.5),
             repeated=some(0.5, 0.1, 0.5),
             unheard=some(0.6, 0.1, 0.7),
             back_dated=some(0.5, 0.1, 0.4),
-            hidden=some(0.6, 0.5, LONGEST_HIDDEN),
+            hidden=some(0.6, 0.3, LONGEST_HIDDEN),
             down=some(0.3, 1, 6),
             broken_stream=some(0.5, 0.7, 4),
             strangers=some(0.6, 0.4, 2),

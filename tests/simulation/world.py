@@ -69,9 +69,11 @@ SETTINGS = (
     "execution.request_expiry_seconds=8",
     "paper.max_volume_share=0",
     # The grace covers a sending that began before its process was replaced: to send, to travel, to show itself.
-    "live.send_seconds=2",
-    "live.grace_seconds=9",
-    "live.deep_poll_seconds=10",
+    "live.send_seconds=1",
+    "live.grace_seconds=4.5",
+    "live.timeout_seconds=1.5",
+    "live.poll_seconds=1.5",
+    "live.deep_poll_seconds=6",
     "live.reconnect_max_seconds=2",
 )
 _BOT_FILES = """
@@ -306,7 +308,7 @@ class World:
             people,
             SYMBOLS,
             self.violated,
-            accounts=self.accounts,
+            accounts=(PAPER,) if self.venue is None else (PAPER, LIVE, LIVE),
             pause=self.faults.asking,
             naughty=self.faults.naughty,
         )
