@@ -68,6 +68,8 @@ class Broker:
         self.retained: dict[str, bytes] = {}
         self.up = True
         self.stats: Counter[str] = Counter()
+        self.copies: Counter[bytes] = Counter()
+        """How many deliveries were made of what was published once, by payload."""
         self._connections: list[Connection] = []
         self._names = 0
         self._snapshot: tuple[list[tuple[str, str, tuple[str, ...], list[Queued]]], dict[str, bytes]] = ([], {})
@@ -158,6 +160,7 @@ class Broker:
         elif retain:
             self.retained.pop(topic, None)
         times = 2 if self._dice.random() < self.faults.doubled else 1
+        self.copies[payload] += times
         for session in list(self.sessions.values()):
             if _wanted(session.subscriptions, topic):
                 session.queue.extend([Queued(topic, payload)] * times)

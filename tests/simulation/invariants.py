@@ -84,8 +84,8 @@ def _lost_deposits(connection: Connection, world: "World") -> Iterator[str]:
     if faults.broker_crash or faults.full or faults.locked or faults.broken:
         return
     booked = {flow.amount for flow in ledger.cash_flows(connection)}
-    for amount, confirmed in world.person.nameless.items():
-        if confirmed and amount not in booked:
+    for amount, nameless in world.person.nameless.items():
+        if nameless.confirmed and amount not in booked:
             yield f"I5 the deposit of {amount}, which nobody can repeat, was lost"
 
 
@@ -255,15 +255,15 @@ def _answers(connection: Connection, world: "World", placed: list[Order], trades
 
 
 def _deposits_without_id(connection: Connection, world: "World") -> Iterator[str]:
-    """I2: one that the broker sent once is one deposit, however often it was delivered again.
+    """I2: what the broker delivered once is one deposit, however often it was delivered again.
 
     A broker that crashed does not know what it had sent before, so that it looks new to everybody.
     """
-    if world.faults.network.doubled or world.faults.broker_crash:
+    if world.faults.broker_crash:
         return
     booked = Counter(flow.amount for flow in ledger.cash_flows(connection))
-    for amount in world.person.nameless:
-        if booked[amount] > 1:
+    for amount, nameless in world.person.nameless.items():
+        if booked[amount] > world.broker.copies[nameless.payload]:
             yield f"I2 the deposit of {amount} was booked {booked[amount]} times"
 
 

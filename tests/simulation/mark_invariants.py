@@ -11,12 +11,14 @@ from sqlalchemy import Connection
 from config.times import stored_time
 from execution import raw
 from portfolio.position import Portfolio, Position
+from tests.simulation.people import CANDLE_SECONDS
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 LATE = timedelta(seconds=4)
 """How much later than it is stored a price may be said: prices go on to come while everything else rests."""
+_LAST_CLOSE = "SELECT max(time) FROM candles WHERE symbol = ?"
 _CLOSES = "SELECT close FROM candles WHERE symbol = ? AND time = ?"
 _TRADES = "SELECT price FROM trades WHERE symbol = ? AND executed_at = ?"
 
@@ -43,21 +45,23 @@ def wrongly_valued(connection: Connection, portfolio: Portfolio, world: "World")
 
 def _wrong_mark(connection: Connection, said: dict[str, Any], position: Position, world: "World") -> Iterator[str]:
     symbol = position.symbol
-    if not position.quantity or position.mark_time is None:
+    stored = raw.execute(connection, _LAST_CLOSE, (symbol,)).fetchone()[0]
+    if not position.quantity or stored is None:
         return  # what is not held is not valued
+    closed = datetime.fromisoformat(stored) + timedelta(seconds=CANDLE_SECONDS)
     if said.get("mark_time") is None:
-        yield f"I7 {symbol} is said to have no price, the database has one of {position.mark_time}"
+        yield f"I7 {symbol} is said to have no price, the database has one of {closed}"
         return
     time, price = datetime.fromisoformat(said["mark_time"]), Decimal(said["mark_price"])
-    if time < position.mark_time - LATE:
-        yield f"I7 {symbol} is valued at a price of {time}, the database has one of {position.mark_time}"
+    if time < closed - LATE:
+        yield f"I7 {symbol} is valued at a price of {time}, the database has one of {closed}"
     if price not in _prices(connection, symbol, time, world):
         yield f"I7 {symbol} is valued at {price} of {time}, which nobody said"
 
 
 def _prices(connection: Connection, symbol: str, time: datetime, world: "World") -> set[Decimal]:
     """What the market or a trade said at an instant."""
-    opened = time - timedelta(seconds=1)
+    opened = time - timedelta(seconds=CANDLE_SECONDS)
     found = {world.market.said[symbol, time]} if (symbol, time) in world.market.said else set()
     for sql, instant in ((_CLOSES, opened), (_TRADES, time)):
         for (price,) in raw.execute(connection, sql, (symbol, stored_time(instant))).fetchall():

@@ -121,6 +121,14 @@ class Wanted:
 
 
 @dataclass(slots=True)
+class Nameless:
+    """A request without an id, and whether the broker has confirmed it."""
+
+    payload: bytes
+    confirmed: bool = False
+
+
+@dataclass(slots=True)
 class Heard:
     """What came from the bus."""
 
@@ -147,8 +155,8 @@ class Person:
         self.process = Process("person")
         self.wanted: dict[str, Wanted] = {}
         self.heard = Heard()
-        self.nameless: dict[Decimal, bool] = {}
-        """Amounts of deposits without an id, and whether the broker has confirmed them."""
+        self.nameless: dict[Decimal, Nameless] = {}
+        """Deposits without an id, by their amounts."""
         self.busy = True
         self._loop = loop
         self._broker = broker
@@ -203,15 +211,19 @@ class Person:
         elif kind < 0.82:
             await self._rest(symbol)
         elif kind < 0.9:
-            await self.want(Command.DEPOSIT, amount=str(self._dice.randint(1, 999)))
+            await self._deposit()
         elif kind < 0.94:
             await self.want(Command.WITHDRAW, amount=str(self._dice.randint(1, 99)))
         elif kind < 0.96:
             await self.want(Command.HALT, note="enough")
-        elif kind < 0.98:
-            await self._deposit_without_id()
         elif self._naughty:
             await self._misbehave()
+
+    async def _deposit(self) -> None:
+        if self._dice.random() < 0.5:
+            await self.want(Command.DEPOSIT, amount=str(self._dice.randint(1, 999)))
+        else:
+            await self._deposit_without_id()
 
     async def _deposit_without_id(self) -> None:
         """Of an amount that nobody else deposits. Nobody can ask for it again: only the broker can."""
@@ -219,16 +231,16 @@ class Person:
             return
         self._numbers += 1
         amount = Decimal(self._numbers) / 10_000
-        self.nameless[amount] = False
+        payload = wire.encode({"amount": plain(amount)})
+        nameless = self.nameless[amount] = Nameless(payload)
         with suppress(BusUnavailable):
-            topic = self._topics.request(self._any_account(), Command.DEPOSIT)
-            await self._bus.publish(topic, wire.encode({"amount": plain(amount)}))
-            self.nameless[amount] = True
+            await self._bus.publish(self._topics.request(self._any_account(), Command.DEPOSIT), payload)
+            nameless.confirmed = True
 
     async def _rest(self, symbol: str) -> None:
         """A limit order, which its owner may cancel."""
         price = plain(Decimal(self._dice.randint(80, 120)))
-        life: dict[str, Any] = {"expires_in": str(self._dice.randint(1, 20))} if self._dice.random() < 0.5 else {}
+        life: dict[str, Any] = {"expires_in": str(self._dice.randint(1, 6))} if self._dice.random() < 0.5 else {}
         side = self._dice.choice(("BUY", "SELL"))
         wanted = await self.want(
             Command.TRADE,
