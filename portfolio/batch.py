@@ -16,6 +16,7 @@ from execution.model import Account
 from portfolio.books import NO_EFFECT, OrderKey, SymbolBook
 from portfolio.fifo import Allocation, FeeIn, FillResult, make_fill, units_of_text
 from portfolio.lots import Method, Selections, engine_for
+from portfolio.milestones import EVERY, Milestone, Milestones
 
 CHUNK = 5_000
 """Allocations handed over at a time."""
@@ -51,21 +52,34 @@ def compute(
     since: datetime | None = None,
     wanted: frozenset[str] = frozenset(),
     progress: Progress | None = None,
+    milestones: Milestones | None = None,
 ) -> Computed:
     """Match all trades of a symbol up to ledger sequence `up_to`.
 
     `sink` is handed the allocations whose closing trade was executed at `since` or later (None: all). Trades
-    that were taken back, and the entries that did it, have no effect. Raises FifoError.
+    that were taken back, and the entries that did it, have no effect. `milestones` of FIFO, all of them right: what
+    was matched up to the last of them is not matched again, and more are added on the way. Raises FifoError.
     """
-    book = SymbolBook(account, symbol, engine_for(method, account.mode, selections))
+    reached = None if milestones is None else milestones.last
+    if reached is None:
+        book = SymbolBook(account, symbol, engine_for(method, account.mode, selections))
+        buys = done = 0
+        after = ""
+    else:
+        book = SymbolBook.load(account, symbol, reached.book)
+        buys, done, after = reached.buys, reached.done, reached.executed_at
+    due = done + EVERY
     taken_back = _taken_back(connection, account.name, symbol, up_to)
     results = dict.fromkeys(wanted, NO_EFFECT)
     waiting: list[Allocation] = []
-    buys = done = 0
     row: Sequence[Any] | None = None
     emit = sink is not None and since is None
-    for row in in_order(connection, account.name, symbol, up_to):
+    for row in in_order(connection, account.name, symbol, up_to, after):
         _, trade_id, side, quantity, price, fee, fee_asset, cash, executed_at, tag, corrects, _, _ = row
+        if milestones is not None and done >= due and executed_at != after:
+            milestones.add(Milestone(after, book.dump(), book.engine.lot_count, done, buys))
+            due = done + EVERY
+        after = executed_at
         done += 1
         if corrects is not None or trade_id in taken_back:
             continue
@@ -103,6 +117,7 @@ def compute(
         sink(waiting)
     if row is not None:
         book.ended_with(_order_key(row))
+    book.milestones = milestones
     return Computed(book, results, buys, done - buys)
 
 
@@ -112,10 +127,16 @@ def _taken_back(connection: Connection, account: str, symbol: str, up_to: int) -
     return frozenset(row[0] for row in raw.execute(connection, sql, (account, symbol, up_to)).fetchall())
 
 
-def in_order(connection: Connection, account: str, symbol: str, up_to: int) -> Iterator[Sequence[Any]]:
-    """A symbol's trades in the total order of trades, as the driver's values of `COLUMNS`."""
-    sql = f"SELECT {COLUMNS} FROM trades WHERE account = ? AND symbol = ? ORDER BY executed_at, sequence"
-    cursor = raw.execute(connection, sql, (account, symbol))
+def in_order(
+    connection: Connection, account: str, symbol: str, up_to: int, after: str = ""
+) -> Iterator[Sequence[Any]]:
+    """A symbol's trades in the total order of trades, as the driver's values of `COLUMNS`; only those executed
+    later than `after`, a time as stored."""
+    sql = (
+        f"SELECT {COLUMNS} FROM trades WHERE account = ? AND symbol = ? AND executed_at > ?"
+        " ORDER BY executed_at, sequence"
+    )
+    cursor = raw.execute(connection, sql, (account, symbol, after))
     last: Sequence[Any] | None = None  # held back: another one of its instant may follow
     ties: list[Sequence[Any]] = []  # those of its instant before it
     while rows := cursor.fetchmany(CHUNK):

@@ -16,6 +16,7 @@ from config.instruments import default_instrument
 from execution.model import Account, CashFlow, CashFlowKind, Fact, Trade
 from portfolio.errors import FifoError, SequenceHole, UnknownAccount
 from portfolio.fifo import FeeIn, Fill, FillResult, LotEngine, fill_of, money_of
+from portfolio.milestones import Milestones
 
 Scope: TypeAlias = tuple[str, str]
 """(account, symbol)"""
@@ -71,6 +72,7 @@ class SymbolBook:
         "engine",
         "fee_units",
         "flagged_fees",
+        "milestones",
         "stale",
         "winning_sells",
     )
@@ -87,6 +89,8 @@ class SymbolBook:
         self.flagged_fees: dict[str, Decimal] = {}
         self.attribution: dict[str, Attribution] = {}
         self.stale = False
+        self.milestones: Milestones | None = None
+        """States on the way here, when it was computed from all trades; for the next such computation."""
         # The key is built only for trades of one instant: the time alone decides nearly always.
         self._last_time = _NEVER
         self._last_trade: Trade | None = None

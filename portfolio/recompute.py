@@ -14,6 +14,7 @@ from portfolio.batch import Computed
 from portfolio.books import Books, CashBook, FillOutcome, Scope, rebuilt
 from portfolio.errors import CheckpointDamaged
 from portfolio.fifo import Allocation
+from portfolio.milestones import Milestones
 
 PAGE = 1000
 """Facts read from the ledger at a time: what bounds the memory of a long run."""
@@ -89,12 +90,14 @@ def rebuild(
     """Recompute symbols from all their trades up to the books' sequence, with the results of some trades and
     the allocations that were closed from the symbol's instant on.
 
-    Changes nothing: the caller puts the books in place.
+    Changes nothing: the caller puts the books in place. What was matched before a symbol's instant is taken from the
+    states that the computation before left behind, if there are any.
     """
     ids = frozenset(outcome.trade.id for outcome in wanted)
     done = {}
     for (account, symbol), since in sorted(scopes.items()):
         found: list[Allocation] = []
+        known = books.symbols[account, symbol].milestones or Milestones()
         computed = batch.compute(
             connection,
             books.accounts[account],
@@ -103,6 +106,7 @@ def rebuild(
             wanted=ids,
             since=since,
             sink=found.extend if collect else None,
+            milestones=known.before(since),
         )
         done[account, symbol] = computed, found
     return done

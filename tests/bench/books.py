@@ -145,9 +145,12 @@ def late_trade(effort: Effort) -> list[Row]:
     times = asyncio.run(_late(folder, count, repetitions=5))
     bare = spent(lambda: least.same_allocations(folder / DATABASE_FILE, folder / "bare.db"))
     is_ = "bare sqlite3 reads the trades, writes all rows"
+    first, others = times[0], times[1:]
     return [
-        Row(f"a late trade at 90 % of {count:,}", min(t.wall for t in times), "s", bare.wall, is_, 0.3, True),
-        Row("  its CPU time", min(t.cpu for t in times), "s", bare.cpu, is_, lower_is_better=True),
+        Row(f"a late trade at 90 % of {count:,}", min(t.wall for t in others), "s", bare.wall, is_, 0.3, True),
+        Row("  its CPU time", min(t.cpu for t in others), "s", bare.cpu, is_, lower_is_better=True),
+        Row("  the first one of the symbol since the start", first.wall, "s", bare.wall, is_, lower_is_better=True),
+        Row("  its CPU time", first.cpu, "s", bare.cpu, is_, lower_is_better=True),
     ]
 
 
