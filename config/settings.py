@@ -207,7 +207,8 @@ class ExecutionSettings(Section):
 
 
 class LiveSettings(Section):
-    """Live venues: how their orders and trades are found out about. Nothing here matters to the paper exchange."""
+    """Live venues, of which none comes along yet: how their orders and trades are found out about. Nothing here
+    matters to the paper exchange."""
 
     poll_seconds: Seconds = Field(
         2.0,

@@ -521,3 +521,27 @@ async def test_what_a_venue_tells_of_an_account_that_the_process_did_not_know_is
     exchange.streamed.append(a_trade(symbol=BTC))
     await live.reconciler.listen("second")
     assert [trade.account for trade in facts_in(live.events)] == ["second"]
+
+
+async def test_the_writers_thread_makes_no_difference(
+    make: Callable[..., LiveHouse], exchange: ScriptedExchange
+) -> None:
+    house = make(threaded=True)
+    await house.open()
+    orders_placed = [house.placed(await house.buy("1", limit=limit)) for limit in ("90", "91", "92")]
+    exchange.fill(orders_placed[0], "1", 1, status=OrderStatus.FILLED)
+    exchange.streamed.append(exchange.fill(orders_placed[1], "0.5", 2))
+    await house.cancel(orders_placed[1].id, account="live")
+    exchange.lose_requests = True
+    lost = await house.buy("1", limit="93")
+    exchange.lose_requests = False
+    await house.listen()
+    await house.round()
+    later(GRACE)
+    await house.round()
+    assert {order.status for order in house.all_orders()} == {
+        OrderStatus.FILLED, OrderStatus.CANCELLED, OrderStatus.PENDING,
+    }  # fmt: skip
+    assert len(exchange.orders) == 4
+    assert house.placed(lost).status is OrderStatus.PENDING
+    assert sum(trade.quantity for trade in house.trades()) == Decimal("1.5")
