@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PAPER = "main"
+TICK = timedelta(seconds=4)
+"""Within which a daemon that works sees that an order's time is over."""
 _UNMARKED = ("symbol", "quantity", "cost_basis", "average_cost", "realized_pnl", "fees", "lot_count", "open_lots")
 """What a retained position says that no price changes."""
 
@@ -173,6 +176,7 @@ def _problems(connection: Connection, world: "World") -> Iterator[str]:
     yield from _one_order_a_request(placed, trades)
     yield from _answers(connection, world, placed, trades)
     yield from _prices_and_times(world, placed, trades)
+    yield from _expiries(connection, world)
     yield from _deposits_without_id(connection, world)
     yield from _cash(connection, trades)
     yield from _sequences(connection, world)
@@ -226,9 +230,23 @@ def _prices_and_times(world: "World", placed: list[Order], trades: list[Trade]) 
         if trade.fee not in fees:
             yield f"I3 trade {trade.id} cost a fee of {trade.fee}, not one of {fees}"
         order = known.get(trade.order_id or "")
-        late = order is not None and order.expires_at is not None and trade.executed_at >= order.expires_at
-        if late and order is not None and order.decided_at is None and not world.faults.skew:
+        if order is None or order.expires_at is None or order.decided_at is not None or world.faults.skew:
+            continue
+        if trade.executed_at >= order.expires_at:
             yield f"I5 order {order.request_id} was filled at {trade.executed_at}, it expired at {order.expires_at}"
+
+
+def _expiries(connection: Connection, world: "World") -> Iterator[str]:
+    """I5: an order whose time is over is called expired before anybody can cancel it, unless its process sleeps."""
+    if world.faults.skew or world.faults.pause:
+        return
+    sql = (
+        "SELECT request_id, expires_at, updated_at FROM orders WHERE account = ? AND status = 'cancelled'"
+        " AND reason IS NULL AND decided_at IS NULL AND expires_at IS NOT NULL"
+    )
+    for request_id, expires_at, updated_at in raw.execute(connection, sql, (PAPER,)).fetchall():
+        if datetime.fromisoformat(updated_at) > datetime.fromisoformat(expires_at) + TICK:
+            yield f"I5 order {request_id} was cancelled at {updated_at}, it expired at {expires_at}"
 
 
 def _answers(connection: Connection, world: "World", placed: list[Order], trades: list[Trade]) -> Iterator[str]:

@@ -43,14 +43,36 @@ class Delays:
     """How long the storage takes: mostly next to nothing, a share `slow` of all times long."""
 
     def __init__(self, dice: random.Random, slow: float) -> None:
-        self._dice = dice
+        self.dice = dice
         self._slow = slow
 
     def draw(self) -> float:
         """Seconds."""
-        if self._dice.random() >= self._slow:
-            return self._dice.choice((0.0, 0.0005, 0.002, 0.01))
-        return self._dice.uniform(0.02, 1.5)
+        if self.dice.random() >= self._slow:
+            return self.dice.choice((0.0, 0.0005, 0.002, 0.01))
+        return self.dice.uniform(0.02, 1.5)
+
+
+class LateFailure:
+    """A full disk that shows only when everything is written and is to be committed."""
+
+    def __init__(self, disk: Disk, delays: Delays) -> None:
+        self._disk = disk
+        self._delays = delays
+
+    def begin(self) -> None:
+        """Nothing fails yet."""
+
+    def before_commit(self, _connection: Connection) -> None:
+        """Now it may. Raises StorageUnavailable."""
+        if self._disk.full and self._delays.dice.random() < 0.5:
+            raise StorageUnavailable("the database could not commit: disk I/O error (simulated)")
+
+    def committed(self) -> None:
+        """All went well."""
+
+    def rolled_back(self) -> None:
+        """The others know."""
 
 
 class SimWriter(GroupCommitWriter):
@@ -59,7 +81,7 @@ class SimWriter(GroupCommitWriter):
     def __init__(
         self, engine: Engine, disk: Disk, delays: Delays, participants: Sequence[TransactionParticipant]
     ) -> None:
-        super().__init__(engine, participants=participants)
+        super().__init__(engine, participants=[*participants, LateFailure(disk, delays)])
         self._disk = disk
         self._delays = delays
         self._limited = False

@@ -65,7 +65,7 @@ SETTINGS = (
     "portfolio.recompute_minutes=0",
     "portfolio.publish_interval_ms=800",
     "portfolio.republish_seconds=5",
-    "portfolio.checkpoint_facts=20",
+    "portfolio.checkpoint_facts=5",
     "execution.request_expiry_seconds=8",
     "paper.max_volume_share=0",
     # The grace covers a sending that began before its process was replaced: to send, to travel, to show itself.
