@@ -183,6 +183,12 @@ class ExecutionSettings(Section):
     max_in_flight: Whole = Field(
         64, ge=1, le=10_000, description="Requests worked on at once; more wait in the broker."
     )
+    totals_facts: Whole = Field(
+        5_000,
+        ge=1,
+        le=1_000_000,
+        description="Trades and cash flows after which the sums over the ledger are saved, so that a start is quick.",
+    )
     maximum_notional: Exact = Field(
         Decimal(0),
         ge=Decimal(0),
