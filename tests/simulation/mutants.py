@@ -43,6 +43,7 @@ from signals import outbox
 from signals.policy import Policy
 from signals.unanswered import Unanswered
 from tests.simulation.storage import SimWriter
+from tests.simulation.venue_mutants import VENUE_MUTANTS
 
 Mutant = Callable[[], AbstractContextManager[Any]]
 """Makes a context manager that plants the bug."""
@@ -378,6 +379,7 @@ MUTANTS: dict[str, Mutant] = {
     "stop-fires-twice": _both(_fires_again, _replace(Unanswered, "is_closing", lambda *_: False)),
     "live-random-client-id": _another_id_each_time,
     "live-not-reconciled-at-start": _unknown_at_start,
+    **VENUE_MUTANTS,
 }
 
 MASKED: dict[str, str] = {}

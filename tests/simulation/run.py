@@ -19,12 +19,13 @@ from pathlib import Path
 import structlog
 
 from runtime.parallel import Progress, run_all
-from tests.simulation.mutants import MUTANTS, planted
+from tests.simulation.mutants import MASKED, MUTANTS, planted
 from tests.simulation.world import Outcome, World
 
 _CHUNK = 25
 """Seeds of one job: what a job costs beside them, a collection above all, is then next to nothing."""
 _SHOWN_LINES = 40
+_SHOWN_CHARACTERS = 140
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,23 @@ def summary(outcomes: Sequence[Outcome], seconds: float, workers: int) -> str:
     )
 
 
+def tell_of_mutants(seeds: Sequence[int], workers: int) -> int:
+    """Every planted bug: how many seeds it takes to find it, and as what, as the table of docs/reliability.md."""
+    hidden = 0
+    print("| mutant | seeds | found as |\n|---|---|---|")
+    for name in sorted(MUTANTS):
+        outcomes = run_seeds(seeds, workers, name)
+        bad = min((outcome for outcome in outcomes if outcome.violation), key=lambda o: o.seed, default=None)
+        if bad is not None:
+            shown = (bad.violation or "").replace("|", "\\|")[:_SHOWN_CHARACTERS]
+            print(f"| {name} | {bad.seed - seeds[0] + 1} | {shown} |", flush=True)
+            continue
+        hidden += name not in MASKED
+        print(f"| {name} | {len(seeds)} | not found: {MASKED.get(name, 'nobody knows why')} |", flush=True)
+    print(f"{len(MUTANTS)} mutants, {hidden} hidden without a reason")
+    return 1 if hidden else 0
+
+
 def main(arguments: Sequence[str]) -> int:
     """The command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="./run simulate", description="The services in simulated trouble.")
@@ -113,9 +131,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--start", type=int, default=0, help="the first one")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--mutant", choices=sorted(MUTANTS), help="with a planted bug, until it is found out")
+    parser.add_argument("--mutants", action="store_true", help="with each of the planted bugs in turn: a table")
     chosen = parser.parse_args(arguments)
     began = time.monotonic()
     seeds = range(chosen.start, chosen.start + chosen.seeds)
+    if chosen.mutants:
+        return tell_of_mutants(seeds, chosen.workers)
     outcomes = run_seeds(seeds, chosen.workers, chosen.mutant)
     bad = [outcome for outcome in outcomes if outcome.violation]
     for outcome in bad[:3]:
