@@ -498,6 +498,12 @@ def cash_flows(connection: Connection, account: str | None = None) -> list[CashF
     return [_flow(row) for row in _select_flows.rows(connection, f"{where}ORDER BY sequence", parameters)]
 
 
+def flows_between(connection: Connection, after: int, up_to: int) -> list[CashFlow]:
+    """Cash flows of all accounts by sequence, those later than `after` and up to `up_to`."""
+    rest = "WHERE sequence > ? AND sequence <= ? ORDER BY sequence"
+    return [_flow(row) for row in _select_flows.rows(connection, rest, (after, up_to))]
+
+
 def find_trade(connection: Connection, trade_id: str) -> Trade | None:
     """A trade by its id."""
     for row in _select_trades.rows(connection, "WHERE id = ?", (trade_id,)):

@@ -41,6 +41,7 @@ from execution.ports import Clock, Reader, Writer
 from execution.recorder import Recorder
 from execution.requests import Accepted, Envelope, Intake, Repeated, RequestDesk
 from execution.state import TradingState
+from execution.totals import read_totals, store_totals, stored_totals
 from execution.venue import AbsentVenue, Venue, VenueClosed, VenueReport
 
 __all__ = ["Envelope", "ExecutionService"]
@@ -79,6 +80,7 @@ class ExecutionService:
         self._unsent: list[tuple[Order, float]] = []
         self._alerted: set[tuple[str, ...]] = set()
         self.storage_failure: str | None = None
+        self._kept_totals = 0
 
     # ---- start ----------------------------------------------------------------------------------------
 
@@ -92,6 +94,8 @@ class ExecutionService:
             if newest is None or (candle.close_time, candle.time) > (newest.close_time, newest.time):
                 bars[symbol] = candle
                 self.state.prices.note_candle(candle)
+        kept = await self._reader.read(stored_totals)
+        self._kept_totals = 0 if kept is None else kept.sequence
         await self._writer.submit(self.state.load)  # after the prices: reservations of market orders need them
         await self._writer.submit(self._desk.start)
         self._paper.start(await self._reader.read(_last_venue_sequence), bars)
@@ -256,6 +260,15 @@ class ExecutionService:
             return await self._send_again()
         reports = self._paper.expire()
         return await self._record(reports) if reports else ()
+
+    async def keep_totals(self, every: int) -> None:
+        """Store the sums over the ledger when at least `every` facts came since the last time: the next start reads
+        only what comes after them. Raises StorageUnavailable: it is tried again."""
+        if self.storage_failure is not None or self.state.sequence - self._kept_totals < every:
+            return
+        totals = await self._reader.read(read_totals)
+        await self._writer.submit(lambda connection: store_totals(connection, totals))
+        self._kept_totals = totals.sequence
 
     async def _watch_losses(self, symbol: str) -> list[Event]:
         """The price of `symbol` moved: did an account that holds it lose too much?"""

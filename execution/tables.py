@@ -427,4 +427,17 @@ followers = Table(
 )
 """How far something that follows the ledger has come, such as the announcer of trades on the bus."""
 
+ledger_totals = Table(
+    "ledger_totals",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sequence", Integer, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    CheckConstraint("id = 1", name="single"),
+    sqlite_strict=True,
+)
+"""Sums over the facts up to a sequence: a cache for quick starts, see `execution.totals`."""
+
 GENESIS_HASH = "0" * 64

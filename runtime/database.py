@@ -20,7 +20,7 @@ from runtime.errors import RuntimeFault, Unreachable
 
 T = TypeVar("T")
 
-SCHEMA_REVISION = "0005"
+SCHEMA_REVISION = "0006"
 """The newest revision in runtime/migrations; a test compares the two."""
 
 

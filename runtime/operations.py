@@ -256,6 +256,8 @@ class Operations:
                 self._voice.repeat_requests()
                 self._voice.say_advice()
                 await self._store_announced()
+                if self.core.execution is not None:
+                    await self.core.execution.keep_totals(self._settings.execution.totals_facts)
             except StorageUnavailable as error:
                 log.error("the storage fails", error=str(error))
             if loop.time() >= republish_at:

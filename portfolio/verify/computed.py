@@ -7,7 +7,7 @@ from functools import partial
 from typing import TypeVar
 
 from config.exact import plain
-from execution import candles
+from execution import candles, totals
 from portfolio import batch, checkpoint, recompute
 from portfolio.books import Books, Scope, SymbolBook
 from portfolio.errors import CheckpointDamaged
@@ -127,8 +127,8 @@ def _price(value: Decimal | None) -> str:
 
 
 def check_incremental(run: Run, computed: Computed, found: Matching) -> CheckResult:
-    """8: the stored snapshot and the facts after it give the books that all facts give, and the stored rows of
-    allocations are the computed ones."""
+    """8: the stored snapshot and the facts after it give the books that all facts give, so do the stored sums that
+    execution starts with, and the stored rows of allocations are the computed ones."""
     findings = Findings()
     figures = {"checkpoint sequence": "none", "sequence": str(run.head.sequence)}
     if run.has("fifo_inventory_snapshots"):
@@ -144,9 +144,20 @@ def check_incremental(run: Run, computed: Computed, found: Matching) -> CheckRes
                 findings.add(f"checkpoint: {problem}")
     else:
         figures["checkpoint sequence"] = "none, an older schema"
+    if run.has("ledger_totals"):
+        for problem in _wrong_sums(run):
+            findings.add(f"sums over the ledger: {problem}")
     figures["allocations"] = str(found.totals.allocations)
     whole = merged(findings, *problems(found, (Check.FULL,)))
     return whole.result(8, INCREMENTAL, figures)
+
+
+def _wrong_sums(run: Run) -> Iterator[str]:
+    """What the stored sums, with the facts after them, say that all facts do not."""
+    kept, true = totals.read_totals(run.connection), totals.sum_up(run.connection)
+    for name in ("sequence", "cash", "quantities", "last_fills", "deposited", "opened"):
+        if getattr(kept, name) != getattr(true, name):
+            yield f"{name} are not what all facts give; delete the row of ledger_totals"
 
 
 def _wanted(run: Run, books: Books) -> Books:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Connection
 
 from config.instruments import default_instrument
-from execution import guards, ledger, tables
+from execution import guards, ledger, tables, totals
 from execution.fees import disposal_id
 from execution.model import FactsRecorded, Trade
 from portfolio import checkpoint, fifo, recompute
@@ -417,6 +417,21 @@ async def test_a_checkpoint_that_says_something_else_is_found(database: Database
 
     assert broken(results) == {INCREMENTAL}
     assert "main" in problems(results, INCREMENTAL)
+
+
+@pytest.mark.parametrize("part", ["cash", "quantities", "last_fills", "deposited", "opened"])
+async def test_kept_sums_that_say_something_else_are_found(database: Database, part: str) -> None:
+    await keep_all(database, mixed_line())
+
+    def wrong(connection: Connection) -> None:
+        kept = totals.read_totals(connection)
+        getattr(kept, part).popitem()
+        totals.store_totals(connection, kept)
+
+    database.writer.submit(wrong)
+    results = run(database)
+    assert broken(results) == {INCREMENTAL}
+    assert f"sums over the ledger: {part} are not what all facts give" in problems(results, INCREMENTAL)
 
 
 async def test_a_damaged_checkpoint_is_reported(database: Database) -> None:

@@ -25,7 +25,7 @@ from runtime.errors import NotProven, WouldLose
 
 NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
 D = Decimal
-CACHES = {"fifo_allocations", "fifo_inventory_snapshots", "fifo_computation_log", "risk_marks"}
+CACHES = {"fifo_allocations", "fifo_inventory_snapshots", "fifo_computation_log", "risk_marks", "ledger_totals"}
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -66,6 +66,7 @@ SETTINGS = (
     "portfolio.publish_interval_ms=800",
     "portfolio.republish_seconds=5",
     "portfolio.checkpoint_facts=5",
+    "execution.totals_facts=7",
     "execution.request_expiry_seconds=8",
     "paper.max_volume_share=0",
     # The grace covers a sending that began before its process was replaced: to send, to travel, to show itself.
