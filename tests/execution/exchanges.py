@@ -46,6 +46,7 @@ class ScriptedExchange:
         self.refusal: Exception | None = None
         self.on_place: Callable[[Order], object] = lambda _order: None
         self.before_reply: Callable[[Order], Any] | None = None
+        self.while_asked: Callable[[Order], Any] | None = None
         self.sent: list[tuple[str, float | None]] = []
         self.asked: list[str] = []
         self.cancelled: list[str] = []
@@ -71,6 +72,8 @@ class ScriptedExchange:
     async def find(self, order: Order) -> ExchangeOrder | None:
         self.asked.append(order.client_order_id)
         await self._arrive()
+        if self.while_asked is not None:
+            await self.while_asked(order)
         return self._reply(None if self.hidden else self.orders.get(order.client_order_id))
 
     async def cancel(self, order: Order) -> None:

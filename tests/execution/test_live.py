@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from execution import ledger, orders
-from execution.errors import LeaseLost
+from execution.errors import LeaseLost, StorageUnavailable
 from execution.exchange import ExchangeRefused
 from execution.live import LiveTimes
 from execution.model import Account, AccountKind, Order, OrderStatus, Reason, Side
@@ -212,6 +212,70 @@ async def test_an_order_that_got_lost_is_sent_again_under_its_id_only_after_aski
     assert seconds is not None
     assert seconds > 9
     assert (answer.status, len(exchange.orders)) == ("accepted", 1)
+
+
+async def test_an_order_whose_second_sending_was_allowed_too_long_ago_waits_for_the_next_round(
+    live: LiveHouse, exchange: ScriptedExchange
+) -> None:
+    exchange.lose_requests = True
+    await live.buy("2", limit="90")
+    exchange.lose_requests = False
+    later(GRACE)
+    commit = live.writer.submit
+
+    def slow(work: Any) -> Any:
+        later(11)
+        return commit(work)
+
+    with live.commits(slow):
+        await live.round()
+    assert len(exchange.sent) == 1
+    await live.round()
+    assert len(exchange.sent) == 2
+
+
+async def test_nothing_is_sent_again_while_the_storage_halts_trading(
+    live: LiveHouse, exchange: ScriptedExchange
+) -> None:
+    exchange.lose_requests = True
+    await live.buy("2", limit="90")
+    exchange.lose_requests = False
+    later(GRACE)
+    live.service.storage_failure = "disk full"
+    await live.round()
+    assert len(exchange.sent) == 1
+
+
+async def test_an_order_that_could_not_be_closed_is_not_said_to_be(
+    live: LiveHouse, exchange: ScriptedExchange
+) -> None:
+    exchange.deduplicates = False
+    exchange.lose_requests = True
+    placed = await live.buy("2", limit="90")
+    exchange.lose_requests = False
+    later(GRACE)
+
+    def full(_work: Any) -> Any:
+        raise StorageUnavailable("the database could not commit: disk full")
+
+    with live.commits(full):
+        assert alerts(await live.round()) == ["storage_unavailable"]
+    assert live.placed(placed).status is OrderStatus.UNKNOWN
+    assert alerts(await live.round()) == ["never_at_venue"]
+
+
+async def test_an_order_that_is_filled_while_the_venue_is_asked_for_it_is_left_alone(
+    live: LiveHouse, exchange: ScriptedExchange
+) -> None:
+    placed = live.placed(await live.buy("2", limit="90"))
+
+    async def fill(order: Order) -> None:
+        exchange.streamed.append(exchange.fill(order, "2", status=OrderStatus.FILLED))
+        await live.reconciler.listen("live")
+
+    exchange.while_asked = fill
+    assert [answer.status for answer in answers(await live.round())] == ["filled"]
+    assert live.stored_order(placed.id).status is OrderStatus.FILLED
 
 
 async def test_the_grace_begins_anew_with_each_sending(live: LiveHouse, exchange: ScriptedExchange) -> None:
