@@ -96,6 +96,7 @@ class Intake:
         self._future = future
         self._came_again: set[str] = set()
         self._assigned: dict[str | int, str] = {}
+        self._under_way: Counter[str | int] = Counter()
         self._assigning = asyncio.Lock()
         self._clearing: Counter[str] = Counter()
         self._fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -164,8 +165,13 @@ class Intake:
         """One request or command, to its end."""
         if match is not None and match.route is RouteName.REQUEST:
             await self._market_before(market_before)  # a bot's request names its candle and need not wait
+        key = _key(incoming, self._delivery(incoming))
+        self._under_way[key] += 1
         await self._surely(incoming, match, lambda: self._dispatch(incoming, match))
-        self._assigned.pop(_key(incoming, self._delivery(incoming)), None)  # the inbox knows it from here on
+        self._under_way[key] -= 1
+        if not self._under_way[key]:  # no other copy is tried again: the inbox knows it from here on
+            del self._under_way[key]
+            self._assigned.pop(key, None)
         incoming.ack()
 
     async def _surely(self, incoming: Incoming, match: Match | None, work: Callable[[], Awaitable[None]]) -> None:

@@ -44,6 +44,7 @@ class Execution:
         self.handled: list[str] = []
         self.may_commit = asyncio.Event()
         self.may_commit.set()
+        self.ends: list[asyncio.Future[None]] = []
 
     def _perhaps(self) -> None:
         if self.failures:
@@ -64,6 +65,8 @@ class Execution:
         self.handled.append(request_id)
         self._perhaps()
         await self.may_commit.wait()
+        if self.ends:
+            await self.ends.pop(0)
         return ()
 
     async def delivered(self, _delivery: object, _window: int, _taken: object) -> str | None:
@@ -181,4 +184,17 @@ async def test_a_redelivery_is_the_same_request_as_its_first_copy_that_is_still_
     await scene.until(lambda: len(scene.execution.handled) == 2)
     scene.execution.may_commit.set()
     await scene.until(lambda: not scene.unacknowledged)
+    assert len(set(scene.execution.handled)) == 1
+
+
+async def test_a_copy_that_is_tried_again_after_another_one_was_done_is_still_the_same_request(scene: Scene) -> None:
+    first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    scene.execution.ends = [first]
+    await scene.bus.publish(DEPOSITS, DEPOSIT)
+    await scene.until(lambda: len(scene.execution.handled) == 1)
+    await scene.bus.drop("cut")
+    await scene.bus.start()
+    await scene.until(lambda: not scene.unacknowledged)
+    first.set_exception(StorageUnavailable("committed, but what came of it cannot be read"))
+    await scene.until(lambda: len(scene.execution.handled) == 3)
     assert len(set(scene.execution.handled)) == 1
