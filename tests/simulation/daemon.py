@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from config.settings import Settings
-from execution import leases
+from execution import leases, raw
 from execution.errors import LeaseLost, StorageUnavailable
 from execution.exchange import Exchange
 from execution.leases import Fence
@@ -57,6 +58,31 @@ class SimClock:
         return self.now()
 
 
+class OrdersSeen:
+    """Takes part in every transaction, to tell when one with a new order was committed and nothing was sent yet."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._tell = tell
+        self._count: int | None = None
+        self._seen = 0
+
+    def begin(self) -> None:
+        """Nothing to do."""
+
+    def before_commit(self, connection: Connection) -> None:
+        """Look."""
+        self._seen = int(raw.execute(connection, "SELECT count(*) FROM orders").fetchall()[0][0])
+
+    def committed(self) -> None:
+        """Tell, but of the first look."""
+        before, self._count = self._count, self._seen
+        if before is not None and self._seen > before:
+            self._tell()
+
+    def rolled_back(self) -> None:
+        """It was nothing."""
+
+
 class SimDaemon:
     """One life of a daemon. `on_end` is called with what it ended with (None: as asked)."""
 
@@ -75,6 +101,7 @@ class SimDaemon:
         exchanges: Mapping[str, Exchange],
         on_made: Callable[["SimDaemon"], None],
         on_end: Callable[["SimDaemon", BaseException | None], None],
+        on_order_stored: Callable[["SimDaemon"], None] | None = None,
     ) -> None:
         self.name = name
         self.process = Process(name)
@@ -90,6 +117,7 @@ class SimDaemon:
         self._exchanges = exchanges
         self._on_made = on_made
         self._on_end = on_end
+        self._on_order_stored = on_order_stored
         self._bus: SimBus | None = None
         self._open: list[Any] = []
 
@@ -123,7 +151,9 @@ class SimDaemon:
             prepare_books(connection, settings, clock, None)
             epochs = {role: leases.take(connection, role, self.name, clock.now()) for role in ROLES}
         fence = Fence(epochs)
-        writer = SimWriter(engine, self._disk, self._delays, [fence])
+        watch = self._on_order_stored
+        watching = [] if watch is None else [OrdersSeen(lambda: watch(self))]
+        writer = SimWriter(engine, self._disk, self._delays, [fence, *watching])
         reader = SimReader(self._file.read_engine(), self._disk, self._delays)
         self._open += [writer.abandon, reader.stop]
         ports = Ports(

@@ -50,6 +50,8 @@ PATIENCE = 120.0
 """Seconds within which everything must have come to rest after them."""
 SETTLING = 5.0
 """Seconds after which nothing of what was said is still to be stored."""
+STOPPED_AT_AN_ORDER = 0.2
+"""Chance of it, where daemons are stopped and replaced at all."""
 KEPT = 400
 """Lines of the trace that are shown after a violation."""
 SYMBOLS = ["BTC-USD", "ETH-USD"]
@@ -383,6 +385,7 @@ class World:
             slow=self.faults.slow_disk,
             on_made=self._on_made,
             on_end=self._on_end,
+            on_order_stored=self._on_order_stored if self.faults.pause and self.faults.second_daemon else None,
         )
         self.daemons.append(daemon)
         self.say("start", daemon.name)
@@ -489,8 +492,17 @@ class World:
         awake = [daemon for daemon in self.daemons if daemon.process.paused_until <= self.loop.time()]
         if not awake:
             return
-        daemon = self.dice.choice(awake)
-        daemon.process.paused_until = min(self.faults.storm, self.loop.time() + self.dice.uniform(0.5, 10.0))
+        self._pause(self.dice.choice(awake), min(self.faults.storm, self.loop.time() + self.dice.uniform(0.5, 10.0)))
+
+    def _on_order_stored(self, daemon: SimDaemon) -> None:
+        """Between the commit of an order and its sending: the worst moment to be stopped and replaced, for longer
+        than the grace and shorter than the request lives. The storm may be over then."""
+        if self._storm and self.dice.random() < STOPPED_AT_AN_ORDER:
+            self.say("fault", "stopped at an order")
+            self._pause(daemon, self.loop.time() + self.dice.uniform(2.0, 9.0))
+
+    def _pause(self, daemon: SimDaemon, until: float) -> None:
+        daemon.process.paused_until = until
         self.stats["pauses"] += 1
         if self.faults.second_daemon:
             self.loop.call_later(self.dice.uniform(0.1, 3.0), self.start_daemon, context=OUTSIDE)
@@ -533,7 +545,6 @@ class World:
         for daemon in self.daemons:
             daemon.process.fuse = None
             daemon.process.skew = 0
-            daemon.process.paused_until = 0
         self.start_daemon()
 
     async def _quiet(self) -> str | None:
@@ -544,10 +555,16 @@ class World:
             await self._stop_bots()
             await self._cancel_open()
             await self._sleep(0.6)
-            wrong = invariants.unrest(self)
+            wrong = self._stopped() or invariants.unrest(self)
             if wrong is None:
                 return None
         return wrong
+
+    def _stopped(self) -> str | None:
+        """Daemons that were stopped at an order and will go on later."""
+        now = self.loop.time()
+        names = [daemon.name for daemon in self.daemons if daemon.process.paused_until > now]
+        return f"{names} are stopped" if names else None
 
     async def _stop_bots(self) -> None:
         """As an operator who looks first: a bot that is said to be stopped is let alone."""
