@@ -8,9 +8,10 @@ import asyncio
 import os
 import secrets
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -70,7 +71,7 @@ class Daemon:
         self._roles = roles
         self._observe = observe or (lambda _message: None)
         self._topics = Topics(settings.base_topic)
-        self._reader: ThreadReader
+        self._reader: ThreadReader | None = None
         self._feed = open_feed(settings.feed) if "signals" in roles else None
         self._clock = FeedClock() if self._feed is not None else WallClock()
         self._stopping = asyncio.Event()
@@ -92,7 +93,10 @@ class Daemon:
         self._listen_to_signals()
         async with AsyncExitStack() as stack:
             await self._take_roles(stack)
-            operations = await self._start_operations(stack)
+            operations = await self._unless_stopped(self._start_operations(stack))
+            if operations is None:
+                log.info("stopped before the start was done")
+                return
             connections = Connections(self._settings, self._roles, self._topics)
             broker = connections.embedded_broker(self._forgeries.note)
             if broker is not None:
@@ -180,6 +184,22 @@ class Daemon:
         stack.push_async_callback(operations.close_books)
         return operations
 
+    async def _unless_stopped(self, start: Coroutine[Any, Any, Operations]) -> Operations | None:
+        """What a start gives; None when a stop is asked for meanwhile: reading long books may take minutes."""
+        starting = asyncio.create_task(start)
+        asked = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait((starting, asked), return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                return starting.result()
+            starting.cancel()
+            await asyncio.wait((starting,))
+            if self._reader is not None:
+                await self._reader.abandon()
+            return None
+        finally:
+            asked.cancel()
+
     def _upgrade_books(self) -> None:
         """Bring older books to our schema, as `fillbook db upgrade` does: backed up, proven before and after."""
         file = sqlite_path(self._settings.resolved_database_url)
@@ -190,6 +210,7 @@ class Daemon:
         log.info("schema upgraded", before=change.before, after=change.after, backup=str(change.backup))
 
     def _make_reloader(self, operations: Operations) -> Reloader:
+        assert self._reader is not None, "the operations were started"
         self._reloader = make_reloader(
             self._sources,
             self._settings,

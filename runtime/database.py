@@ -91,13 +91,30 @@ class ThreadReader:
     def __init__(self, engine: Engine, threads: int = 2) -> None:
         self._engine = engine
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="fillbook-reader")
+        self._reading: set[Any] = set()
 
     def read(self, query: Callable[[Connection], T]) -> Awaitable[T]:
         """See `Reader.read`."""
         return asyncio.get_running_loop().run_in_executor(self._threads, self._run, query)
 
     def _run(self, query: Callable[[Connection], T]) -> T:
-        return read(self._engine, query)
+        def watched(connection: Connection) -> T:
+            driver = connection.connection.driver_connection
+            self._reading.add(driver)
+            try:
+                return query(connection)
+            finally:
+                self._reading.discard(driver)
+
+        return read(self._engine, watched)
+
+    async def abandon(self) -> None:
+        """End what is being read: it raises StorageUnavailable, at its next step through rows. No more is read."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        while self._reading:
+            for driver in tuple(self._reading):
+                driver.interrupt()  # of no effect on a statement that is about to begin: until it is over
+            await asyncio.sleep(0.02)
 
     def stop(self) -> None:
         """Finish what is under way."""

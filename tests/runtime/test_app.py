@@ -1,0 +1,56 @@
+"""The daemon as a process: a stop is heard at any time."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection
+
+from config.loading import load_settings
+from execution.errors import StorageUnavailable
+from runtime.app import Daemon
+from runtime.database import ThreadReader, open_database, reader_engine, sqlite_url
+from runtime.operations import Operations
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n"
+
+
+async def test_a_stop_ends_a_start_that_reads_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = threading.Event()
+
+    def endless(connection: Connection) -> None:
+        began.set()
+        connection.exec_driver_sql(ENDLESS).fetchall()
+
+    async def start(operations: Operations) -> None:
+        await operations._ports.reader.read(endless)
+
+    monkeypatch.setattr(Operations, "start", start)
+    settings = load_settings(config_file=None, overrides=[f"data_dir={tmp_path}"], environ={}, cwd=tmp_path).settings
+    daemon = Daemon(settings, [])
+    life = asyncio.create_task(daemon.run())
+    await asyncio.to_thread(began.wait, 20)
+    daemon.stop()
+    async with asyncio.timeout(20):
+        await life
+    assert not list(tmp_path.glob("daemon*")), "it never said that it runs"
+
+
+async def test_an_abandoned_read_ends_at_once(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "books.db")
+    open_database(url).dispose()
+    reader = ThreadReader(reader_engine(url))
+    began = threading.Event()
+
+    def endless(connection: Connection) -> None:
+        began.set()
+        connection.exec_driver_sql(ENDLESS).fetchall()
+
+    reading = asyncio.ensure_future(reader.read(endless))
+    await asyncio.to_thread(began.wait, 20)
+    async with asyncio.timeout(20):
+        await reader.abandon()
+    with pytest.raises(StorageUnavailable, match="interrupted"):
+        await reading
+    reader.stop()
