@@ -24,6 +24,8 @@ class _Open:
     quantity: Decimal
     fee: Decimal
     opened_at: datetime
+    flagged: bool
+    """Its fee could not be valued."""
 
 
 class LotAudit:
@@ -57,6 +59,7 @@ class LotAudit:
         self.allocations += len(result.allocations)
         for piece in result.allocations:
             self._check_piece(trade, piece)
+            self._check_pnl(trade, piece, result)
             quantity -= piece.quantity
             own_fee = piece.sell_fee if trade.side is Side.SELL else piece.buy_fee
             fee -= own_fee or ZERO
@@ -64,7 +67,7 @@ class LotAudit:
                 self.unmatched += piece.quantity
             else:
                 self._close(trade, piece)
-        self._keep(trade, quantity, fee)
+        self._keep(trade, quantity, fee, result.fee_flagged)
 
     def finish(self, engine: LotEngine) -> None:
         """Compare what must be open with the open lots of the books."""
@@ -98,12 +101,19 @@ class LotAudit:
         wrong |= piece.net_proceeds != piece.proceeds - piece.sell_fee
         if piece.buy_price is not None and piece.buy_fee is not None and piece.cost_basis is not None:
             wrong |= piece.cost_basis != piece.quantity * piece.buy_price + piece.buy_fee
-            wrong |= piece.pnl != piece.net_proceeds - piece.cost_basis
+            wrong |= piece.pnl is not None and piece.pnl != piece.net_proceeds - piece.cost_basis
         else:
             wrong |= (piece.buy_trade, piece.pnl) != (None, None)
         wrong |= (piece.sell_price if trade.side is Side.SELL else piece.buy_price) != trade.price
         if wrong:
             self._fault(Check.SUMS, trade, f"an allocation to {piece.buy_trade} does not add up")
+
+    def _check_pnl(self, trade: Trade, piece: Allocation, result: FillResult) -> None:
+        """Unknown exactly where there is no buy, or where a fee on one of the two sides could not be valued."""
+        flagged = result.fee_flagged or (bool(self._lots) and self._lots[0].flagged)
+        if (piece.pnl is None) != (piece.buy_trade is None or flagged):
+            known = "known" if piece.pnl is not None else "unknown"
+            self._fault(Check.SUMS, trade, f"the P&L of its allocation to {piece.buy_trade} is {known}")
 
     def _close(self, trade: Trade, piece: Allocation) -> None:
         """Take an allocation off the oldest open lot."""
@@ -126,7 +136,7 @@ class LotAudit:
             if lot.fee:
                 self._fault(Check.SUMS, trade, f"leaves {plain(lot.fee)} of the fee of {lot.trade_id} behind")
 
-    def _keep(self, trade: Trade, quantity: Decimal, fee: Decimal) -> None:
+    def _keep(self, trade: Trade, quantity: Decimal, fee: Decimal, flagged: bool) -> None:
         """What the allocations left of the trade: an open lot, or it must be nothing."""
         if not quantity:
             if fee:
@@ -137,7 +147,7 @@ class LotAudit:
             self._fault(Check.SELLS, trade, f"allocated with a difference of {plain(quantity)}")
             return
         self._side = trade.side
-        self._lots.append(_Open(trade.id, trade.price, quantity, fee, trade.executed_at))
+        self._lots.append(_Open(trade.id, trade.price, quantity, fee, trade.executed_at, flagged))
 
     def _fault(self, check: Check, trade: Trade, text: str) -> None:
         self._report(check, f"{self._name}: trade {trade.id} (sequence {trade.sequence}): {text}")

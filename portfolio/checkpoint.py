@@ -16,7 +16,7 @@ from execution import ledger
 from execution.model import Account
 from execution.tables import json_text
 from portfolio.books import Books, CashBook, Scope, SymbolBook
-from portfolio.errors import CheckpointDamaged, FifoError
+from portfolio.errors import CheckpointDamaged, CheckpointOutdated, FifoError
 from portfolio.fifo import ENGINE_VERSION
 from portfolio.tables import fifo_inventory_snapshots as table
 
@@ -138,7 +138,7 @@ def _content(scope: Scope, row: Any) -> Any:
     """The content of a row whose version and digest are right."""
     name = "/".join(scope) if scope != _HEAD else "head row"
     if row.engine_version != ENGINE_VERSION:
-        raise CheckpointDamaged(f"{name}: engine version {row.engine_version}, not {ENGINE_VERSION}")
+        raise CheckpointOutdated(f"{name}: engine version {row.engine_version}, not {ENGINE_VERSION}")
     if row.sha256 != _sha256(scope, row.sequence, row.content):
         raise CheckpointDamaged(f"{name}: the content does not have the stored SHA-256")
     return json.loads(row.content)

@@ -21,6 +21,10 @@ class CheckpointDamaged(PortfolioError):
     """A stored checkpoint cannot be used; a full recomputation replaces it."""
 
 
+class CheckpointOutdated(CheckpointDamaged):
+    """A stored checkpoint is of another version of the engine: not wrong, but of no use."""
+
+
 class UnknownReview(PortfolioError, KeyError):
     """The review queue has no such open entry."""
 

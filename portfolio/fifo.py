@@ -11,7 +11,9 @@ fill's own price takes the place of the quote fee, so that the cost of a buy and
 stay exactly quantity x price.
 
 A fee in a third asset counts with the quote value that was recorded with the trade (its cash effect goes
-beyond quantity x price by it; the asset itself left by a trade of its own); without one it is flagged.
+beyond quantity x price by it; the asset itself left by a trade of its own). Without one the fill is flagged: what the
+fee was worth is unknown, and so is the P&L of every allocation that has a part of the fill on either side. Its cost,
+proceeds and shares of fees are what is known, that fee left out.
 """
 
 from collections import deque
@@ -25,7 +27,7 @@ from config.exact import ZERO
 from execution.model import AccountMode, Side, Trade
 from portfolio.errors import FifoError
 
-ENGINE_VERSION = 2
+ENGINE_VERSION = 3
 """Part of every checkpoint: a state of another version is recomputed, never read."""
 
 QUANTITY_DIGITS = 18
@@ -92,7 +94,7 @@ class Fill(NamedTuple):
     """One trade as the engine takes it: scaled integers over its effective quantity.
 
     `sign` is +1 for a buy, -1 for a sell; `grain` is money units per unit of `fee`. `flagged`: the fee could
-    not be valued and was left out.
+    not be valued and was left out, so that no P&L of the fill is known.
     """
 
     trade_id: str
@@ -143,12 +145,12 @@ def _money_units(value: Decimal) -> int:
 
 
 class Allocation(NamedTuple):
-    """A piece of a sell matched with a piece of a buy, or with nothing (`buy_trade` None, P&L unknown).
+    """A piece of a sell matched with a piece of a buy, or with nothing (`buy_trade` None, cost and P&L unknown).
 
     Raw integers, because a fill makes one in a microsecond; the properties give Decimals. For a short lot
     the sell came first (`closed_by_buy`): `opened_at` is then the sell's time and `closed_at` the buy's.
     cost_basis = quantity x buy_price + buy_fee; net_proceeds = quantity x sell_price - sell_fee;
-    pnl = net_proceeds - cost_basis.
+    pnl = net_proceeds - cost_basis, or None when a fee of one of the two trades could not be valued.
     """
 
     sell_trade: str
@@ -208,7 +210,7 @@ class Allocation(NamedTuple):
 
     @property
     def pnl(self) -> Decimal | None:
-        """Realized P&L of the piece; None when unmatched."""
+        """Realized P&L of the piece; None when it is unknown: unmatched, or beside a fee that has no value."""
         return None if self.pnl_units is None else money_of(self.pnl_units)
 
 
@@ -222,7 +224,7 @@ class OpenLot(NamedTuple):
 
 
 class FillResult(NamedTuple):
-    """What one trade did. `realized_units` is None when nothing was closed or a part is unmatched."""
+    """What one trade did. `realized_units` is None when nothing was closed or the P&L of a part is unknown."""
 
     allocations: tuple[Allocation, ...]
     unmatched_units: int
@@ -247,12 +249,21 @@ class FillResult(NamedTuple):
 
 
 class Lot:
-    """The part [offset, total) of a trade that is still open. `grain` is money units per fee unit."""
+    """The part [offset, total) of a trade that is still open. `grain` is money units per fee unit. `flagged`: a
+    part of what it cost is unknown."""
 
-    __slots__ = ("fee", "fee_taken", "grain", "offset", "opened_at", "price", "total", "trade_id")
+    __slots__ = ("fee", "fee_taken", "flagged", "grain", "offset", "opened_at", "price", "total", "trade_id")
 
     def __init__(
-        self, trade_id: str, price: int, fee: int, grain: int, total: int, offset: int, opened_at: datetime
+        self,
+        trade_id: str,
+        price: int,
+        fee: int,
+        grain: int,
+        total: int,
+        offset: int,
+        opened_at: datetime,
+        flagged: bool = False,
     ) -> None:
         self.trade_id = trade_id
         self.price = price
@@ -261,6 +272,7 @@ class Lot:
         self.total = total
         self.offset = offset
         self.opened_at = opened_at
+        self.flagged = flagged
         self.fee_taken = fee * offset // total if fee else 0
 
     def take(self, quantity: int) -> int:
@@ -331,7 +343,7 @@ class LotEngine:
 
     @property
     def realized_pnl(self) -> Decimal:
-        """The sum of the P&L of all matched allocations."""
+        """The sum of the P&L of all allocations whose P&L is known."""
         return money_of(self._realized)
 
     @property
@@ -383,13 +395,17 @@ class LotEngine:
         realized: int | None = None
         rest = quantity
         if self._lots and self._sign != sign:
-            allocations, rest, realized = self._close(fill)
-            self._realized += realized
+            allocations, rest, known, is_whole = self._close(fill)
+            self._realized += known
             matched = tuple(allocations)
+            if is_whole:
+                realized = known
         unmatched = 0
         if rest:
             if sign > 0 or self._margin:
-                self._open(Lot(fill.trade_id, fill.price, fee, fill.grain, quantity, quantity - rest, fill.at), sign)
+                offset = quantity - rest
+                lot = Lot(fill.trade_id, fill.price, fee, fill.grain, quantity, offset, fill.at, fill.flagged)
+                self._open(lot, sign)
             else:
                 unmatched = rest
                 realized = None
@@ -404,15 +420,17 @@ class LotEngine:
         self._quantity += sign * (lot.total - lot.offset)
         self._cost += sign * lot.open_value + lot.open_fee
 
-    def _close(self, fill: Fill) -> tuple[list[Allocation], int, int]:
-        """Match a fill with the lots of the other side, oldest first: the pieces, what is left of the fill, and
-        the P&L. One loop over plain integers, because a batch runs it a million times."""
-        trade_id, sign, quantity, price, fee, grain, at, _ = fill
+    def _close(self, fill: Fill) -> tuple[list[Allocation], int, int, bool]:
+        """Match a fill with the lots of the other side, oldest first: the pieces, what is left of the fill, the
+        known P&L, and whether that is all of it. One loop over plain integers, because a batch runs it a million
+        times."""
+        trade_id, sign, quantity, price, fee, grain, at, flagged = fill
         lots = self._queue
         allocations: list[Allocation] = []
         realized = 0
         rest = quantity
         taken = 0  # of the fill's fee
+        is_whole = True
         while rest and lots:
             lot = lots[0]
             piece = lot.total - lot.offset
@@ -428,9 +446,13 @@ class LotEngine:
                 before, taken = taken, fee * (quantity - rest) // quantity
                 fill_fee = (taken - before) * grain
             matched = self._matched(trade_id, sign, price, at, lot, piece, lot_fee, fill_fee)
-            realized += matched[10]
+            if flagged or lot.flagged:
+                matched = without_pnl(matched)
+                is_whole = False
+            else:
+                realized += matched[10]
             allocations.append(matched)
-        return allocations, rest, realized
+        return allocations, rest, realized, is_whole
 
     def _matched(
         self, trade_id: str, sign: int, price: int, at: datetime, lot: Lot, piece: int, lot_fee: int, fill_fee: int
@@ -473,6 +495,7 @@ class LotEngine:
                     str(lot.total),
                     str(lot.offset),
                     lot.opened_at.isoformat(),
+                    lot.flagged,
                 ]
                 for lot in self._lots
             ],
@@ -488,15 +511,19 @@ class LotEngine:
             engine._sign = int(state["sign"])
             engine._realized = int(state["realized"])
             engine._unmatched = int(state["unmatched"])
-            for trade_id, price, fee, is_base_fee, total, offset, opened_at in state["lots"]:
+            for trade_id, price, fee, is_base_fee, total, offset, opened_at, flagged in state["lots"]:
                 grain = 1 if is_base_fee else _SCALE
-                lot = Lot(
-                    trade_id, int(price), int(fee), grain, int(total), int(offset), datetime.fromisoformat(opened_at)
-                )
+                at = datetime.fromisoformat(opened_at)
+                lot = Lot(trade_id, int(price), int(fee), grain, int(total), int(offset), at, flagged)
                 engine._open(lot, engine._sign)
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise FifoError("a state written by dump()") from error
         return engine
+
+
+def without_pnl(piece: Allocation) -> Allocation:
+    """A piece with a fee on one side whose value is unknown."""
+    return piece._replace(pnl_units=None)
 
 
 def _unmatched(fill: Fill, rest: int) -> Allocation:

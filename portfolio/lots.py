@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 from config.exact import plain
 from execution.model import AccountMode
 from portfolio.errors import FifoError
-from portfolio.fifo import Allocation, Fill, FillResult, Lot, LotEngine, quantity_of
+from portfolio.fifo import Allocation, Fill, FillResult, Lot, LotEngine, quantity_of, without_pnl
 
 
 class Method(StrEnum):
@@ -83,12 +83,13 @@ class _ChoosingEngine(LotEngine):
         """Nothing is left of a lot."""
         self._kept.remove(lot)
 
-    def _close(self, fill: Fill) -> tuple[list[Allocation], int, int]:
-        trade_id, sign, quantity, price, fee, grain, at, _ = fill
+    def _close(self, fill: Fill) -> tuple[list[Allocation], int, int, bool]:
+        trade_id, sign, quantity, price, fee, grain, at, flagged = fill
         allocations: list[Allocation] = []
         realized = 0
         rest = quantity
         taken = 0
+        is_whole = True
         while rest and self._kept:
             lot, most = self._next(fill)
             piece = min(rest, lot.total - lot.offset, most)
@@ -96,11 +97,15 @@ class _ChoosingEngine(LotEngine):
             rest -= piece
             before, taken = taken, fee * (quantity - rest) // quantity
             matched = self._matched(trade_id, sign, price, at, lot, piece, lot_fee, (taken - before) * grain)
-            realized += matched[10]
+            if flagged or lot.flagged:
+                matched = without_pnl(matched)
+                is_whole = False
+            else:
+                realized += matched[10]
             allocations.append(matched)
             if lot.offset == lot.total:
                 self._closed(lot)
-        return allocations, rest, realized
+        return allocations, rest, realized, is_whole
 
 
 class LifoEngine(_ChoosingEngine):
@@ -204,10 +209,22 @@ class AverageEngine(LotEngine):
     """Average cost: each closed unit costs the pool's average; which lots it came from is told first in,
     first out (for holding periods), but buy prices and fees are those of the pool and not shown.
 
-    The pool's cost is split by flooring what stays, so a closed position leaves exactly 0 behind.
+    The pool's cost is split by flooring what stays, so a closed position leaves exactly 0 behind. A fee that could
+    not be valued is a part of what every unit of the pool cost: from then on no P&L is known, whichever lot is named,
+    until nothing is held.
     """
 
     __slots__ = ()
+
+    def _open(self, lot: Lot, sign: int) -> None:
+        # All lots of a pool are flagged, or none is: a lot is marked once, however many fees have no value.
+        queue = self._queue
+        if queue and queue[-1].flagged:
+            lot.flagged = True
+        elif lot.flagged:
+            for held in queue:
+                held.flagged = True
+        super()._open(lot, sign)
 
     def _matched(
         self, trade_id: str, sign: int, price: int, at: Any, lot: Lot, piece: int, lot_fee: int, fill_fee: int

@@ -1,7 +1,8 @@
 """Realized P&L by symbol, month or cause, of any period and version: sums over stored allocations.
 
 A row belongs to the period in which it was closed. Sums are exact integers straight from the driver's rows;
-parts of sells for which no buy is known are summed apart, never with a cost of zero.
+parts of sells for which no buy is known are summed apart, never with a cost of zero, and so are parts beside a fee
+that could not be valued.
 """
 
 import re
@@ -104,8 +105,9 @@ def _span(text: str) -> Period:
 class Line:
     """The sums of one group. Money in units of 10^-36, quantities in units of 10^-18.
 
-    `proceeds`, `fees`, `cost` and `pnl` are of matched parts: pnl = proceeds - fees - cost; `fees` are the
-    shares of the closing trades' fees, those of the opening ones are in the cost. None: not summed.
+    `quantity`, `proceeds`, `fees`, `cost` and `pnl` are of the parts whose P&L is known: pnl = proceeds - fees -
+    cost; `fees` are the shares of the closing trades' fees, those of the opening ones are in the cost. `unvalued` is
+    the quantity of parts beside a fee that could not be valued. None: not summed.
     """
 
     group: str
@@ -118,6 +120,7 @@ class Line:
     fees: int | None = 0
     cost: int | None = 0
     unmatched_proceeds: int | None = 0
+    unvalued: int | None = 0
     flagged: bool = False
     """Whether fees are missing that could not be valued."""
 
@@ -138,6 +141,7 @@ class Line:
             "fees",
             "cost",
             "unmatched_proceeds",
+            "unvalued",
         ):
             mine, theirs = getattr(self, name), getattr(other, name)
             setattr(self, name, None if mine is None or theirs is None else mine + theirs)
@@ -150,7 +154,7 @@ class Line:
 
     @property
     def matched_quantity(self) -> Decimal | None:
-        """What was sold of what had been bought."""
+        """What was sold of what had been bought, with a known P&L."""
         return None if self.quantity is None else quantity_of(self.quantity)
 
     @property
@@ -158,11 +162,16 @@ class Line:
         """What was sold without a known buy."""
         return quantity_of(self.unmatched)
 
+    @property
+    def unvalued_quantity(self) -> Decimal | None:
+        """What was sold of what had been bought, beside a fee that could not be valued."""
+        return None if self.unvalued is None else quantity_of(self.unvalued)
+
     def to_wire(self, by: By | None) -> dict[str, Json]:
         """The JSON form; without a group for a total."""
         amounts = {name: self.money(name) for name in ("proceeds", "fees", "cost", "unmatched_proceeds")}
         texts: dict[str, Json] = {key: None if value is None else plain(value) for key, value in amounts.items()}
-        quantity = self.matched_quantity
+        quantity, unvalued = self.matched_quantity, self.unvalued_quantity
         head: dict[str, Json] = {} if by is None else {str(by): self.group}
         return {
             **head,
@@ -176,6 +185,7 @@ class Line:
             "realized_pnl": plain(money_of(self.pnl)),
             "unmatched_quantity": plain(self.unmatched_quantity) if by is By.SYMBOL else None,
             "unmatched_proceeds": texts["unmatched_proceeds"],
+            "unvalued_quantity": plain(unvalued) if by is By.SYMBOL and unvalued is not None else None,
             "incomplete": self.incomplete,
         }
 
@@ -283,6 +293,7 @@ def _add(line: Line, rows: list[tuple[Any, ...]]) -> None:
     assert line.fees is not None
     assert line.cost is not None
     assert line.unmatched_proceeds is not None
+    assert line.unvalued is not None
     line.sells += 1
     pnl = 0
     whole = True
@@ -291,6 +302,11 @@ def _add(line: Line, rows: list[tuple[Any, ...]]) -> None:
             whole = False
             line.unmatched += _units(quantity, QUANTITY_DIGITS)
             line.unmatched_proceeds += _units(proceeds, MONEY_DIGITS) - _units(sell_fee, MONEY_DIGITS)
+            continue
+        if row_pnl is None:
+            whole = False
+            line.flagged = True
+            line.unvalued += _units(quantity, QUANTITY_DIGITS)
             continue
         pnl += _units(row_pnl, MONEY_DIGITS)
         line.quantity += _units(quantity, QUANTITY_DIGITS)
@@ -314,7 +330,8 @@ def from_books(books: Books, question: Question) -> list[Line]:
     for (account, symbol), book in sorted(books.symbols.items()):
         if question.account not in (None, account) or question.symbol not in (None, symbol) or not book.closing_sells:
             continue
-        found = Line(symbol, quantity=None, proceeds=None, fees=None, cost=None, unmatched_proceeds=None)
+        found = Line(symbol, quantity=None, proceeds=None, fees=None, cost=None)
+        found.unmatched_proceeds = found.unvalued = None
         found.sells, found.wins = book.closing_sells, book.winning_sells
         found.pnl = int(book.engine.realized_pnl.scaleb(MONEY_DIGITS))
         found.unmatched = int(book.engine.unmatched_quantity.scaleb(QUANTITY_DIGITS))
@@ -327,7 +344,7 @@ def from_books(books: Books, question: Question) -> list[Line]:
 
 
 def flagged_symbols(books: Books, account: str | None = None) -> set[str]:
-    """Symbols with a fee that could not be valued: their P&L lacks it."""
+    """Symbols with a fee that could not be valued: a P&L beside it is unknown, or will be when it is closed."""
     return {
         symbol for (owner, symbol), book in books.symbols.items() if account in (None, owner) and book.flagged_fees
     }

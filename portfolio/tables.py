@@ -101,6 +101,13 @@ fifo_allocations = Table(
         sqlite_where=text("buy_trade IS NULL"),
         postgresql_where=text("buy_trade IS NULL"),
     ),
+    Index(
+        "ix_fifo_allocations_unknown",
+        "account",
+        "symbol",
+        sqlite_where=text("pnl IS NULL"),
+        postgresql_where=text("pnl IS NULL"),
+    ),
     sqlite_strict=True,
 )
 """Matched pairs, valid from `from_version` to `to_version` (both included; open while current).

@@ -44,7 +44,12 @@ class Check(StrEnum):
     ORDER = "nothing is closed before it was opened"
     VERSIONS = "each scope has one current version"
     FULL = "stored rows equal a full recomputation"
+    OUTDATED = "stored rows are of this version of the engine"
+    """Not wrong, but to be computed anew."""
 
+
+_KNOWS_FLAGGED = 3
+"""The first version of the engine that leaves the P&L beside a fee without a value unknown."""
 
 _NO_TIME = datetime.min.replace(tzinfo=UTC)
 """Of fills whose time nobody looks at."""
@@ -299,6 +304,8 @@ class _Taken:
     fee: int
     grain: int
     cost: int
+    flagged: bool = False
+    """Its fee could not be valued: no P&L that has a part of it is known."""
     taken: int = 0
     fee_taken: int = 0
 
@@ -324,6 +331,8 @@ class _Audit:
     lots: dict[str, _Taken] = field(default_factory=dict)
     pool: int = 0
     """What the open lots cost together, fees included: average cost has no other way to add up."""
+    pool_flagged: bool = False
+    """Whether a fee that could not be valued is in the pool: it is a part of every average until all is closed."""
 
     def apply(self, trade: _Trade, rows: list[Row]) -> list[Row]:
         """Take the rows that a trade closes; those of its instant that are left."""
@@ -356,7 +365,7 @@ class _Audit:
         quantity, price, fee = _amount(trade.quantity), _amount(trade.price), _amount(trade.fee)
         fill = make_fill(trade.id, sign, quantity, price, fee, fee_in, cash, _NO_TIME)
         value = fill.quantity * fill.price + fill.sign * fill.fee * fill.grain
-        return _Taken(trade, fill.quantity, fill.fee, fill.grain, value)
+        return _Taken(trade, fill.quantity, fill.fee, fill.grain, value, fill.flagged)
 
     def _close(self, own: _Taken, row: Row, *, is_sell: bool) -> None:
         self.totals.allocations += 1
@@ -371,6 +380,7 @@ class _Audit:
             self._fault(Check.SELLS, row, f"takes more of {_name(own.trade)} than its {_quantity(own.quantity)}")
         self._check_trade(row, own.trade)
         opening = row.buy_trade if is_sell else row.sell_trade
+        self._check_pnl(row, own, None if opening is None else self.lots[opening])
         if opening is None:
             self.totals.unmatched += 1
             if self.account.mode is AccountMode.MARGIN:
@@ -397,18 +407,33 @@ class _Audit:
         if not average and proceeds != quantity * _amount(row.sell_price):
             self._fault(Check.SUMS, row, f"proceeds {row.proceeds}, expected quantity x {row.sell_price}")
         if row.buy_trade is None:
-            if (row.cost_basis, row.pnl) != (None, None):
-                self._fault(Check.SUMS, row, "a cost or P&L without a buy, expected unknown")
+            if row.cost_basis is not None:
+                self._fault(Check.SUMS, row, "a cost without a buy, expected unknown")
             return
-        if row.cost_basis is None or row.pnl is None:
-            self._fault(Check.SUMS, row, "no cost or P&L beside a buy")
+        if row.cost_basis is None:
+            self._fault(Check.SUMS, row, "no cost beside a buy")
             return
         cost = _money(row.cost_basis)
-        if _money(row.pnl) != net - cost:
+        if row.pnl is not None and _money(row.pnl) != net - cost:
             expected = text_of_units(net - cost, MONEY_DIGITS)
             self._fault(Check.SUMS, row, f"P&L {row.pnl}, expected net proceeds less cost: {expected}")
         if row.buy_price is not None and cost != quantity * _amount(row.buy_price) + _money(row.buy_fee or "0"):
             self._fault(Check.SUMS, row, f"cost {row.cost_basis}, expected quantity x {row.buy_price} and the fee")
+
+    def _check_pnl(self, row: Row, own: _Taken, lot: _Taken | None) -> None:
+        """Unknown exactly where there is no buy, or where a fee on one of the two sides could not be valued."""
+        if lot is None:
+            if row.pnl is not None:
+                self._fault(Check.SUMS, row, "a P&L without a buy, expected unknown")
+            return
+        average = self.scope.key.method is Method.AVERAGE
+        flagged = own.flagged or (self.pool_flagged if average else lot.flagged)
+        if row.pnl is None and not flagged:
+            self._fault(Check.SUMS, row, "no P&L, although the fees of both trades have a value")
+        # Which trades an older version's average knew cannot be told; an older engine gave a number without the fee.
+        is_sure = self.scope.engine_version >= _KNOWS_FLAGGED and (self.scope.is_current or not average)
+        if row.pnl is not None and flagged and is_sure:
+            self._fault(Check.SUMS, row, f"P&L {row.pnl} beside a fee that could not be valued, expected unknown")
 
     def _check_trade(self, row: Row, trade: _Trade) -> None:
         """What the row repeats of a trade."""
@@ -430,6 +455,7 @@ class _Audit:
                 self._say(Check.SELLS, f"{_name(trade)}: {missing} of it is not allocated, although lots are open")
             self.lots[trade.id] = own
             self.pool += self._open_cost(own)
+            self.pool_flagged |= own.flagged
             return
         unknown_yet = not own.taken and not self.scope.is_current
         if own.rest > 0 and not unknown_yet:
@@ -448,7 +474,10 @@ class _Audit:
 
     def _check_pool(self, row: Row) -> None:
         """A closed position leaves no cost behind."""
-        if not self.lots and self.pool:
+        if self.lots:
+            return
+        self.pool_flagged = False
+        if self.pool:
             rest = text_of_units(self.pool, MONEY_DIGITS)
             self._fault(Check.SUMS, row, f"closes the position, but {rest} of what it cost was never allocated")
             self.pool = 0
@@ -532,7 +561,7 @@ def _check_full(
     """The rows that a full recomputation gives, in their order, are the stored ones."""
     if scope.engine_version != ENGINE_VERSION:
         text = f"{scope.name}: computed by version {scope.engine_version} of the engine, this is {ENGINE_VERSION}"
-        report(Check.FULL, f"{text}: `fillbook allocations compute`")
+        report(Check.OUTDATED, f"{text}: `fillbook allocations compute`")
         return
     stored = rows_of(connection, scope)
 

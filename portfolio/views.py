@@ -6,7 +6,8 @@ The shell has no division, so the return on investment alone is a REAL.
 
 What holds in the facts and makes the sums short (E: the effective quantity of a fill, with its base fee):
 - a buy costs -cash_effect with all its fees, a sell brings cash_effect; so the open lots of a symbol cost
-  sum(pnl of its allocations) + sum(net_proceeds of its unmatched pieces) - sum(cash_effect), negative when short;
+  sum(pnl of its allocations) - sum(cash_effect), negative when short, and of allocations without a known P&L (no buy,
+  or a fee that could not be valued) + sum(net_proceeds - what is known of the cost);
 - the open quantity is sum(E of buys) - sum(E of sells) + what was sold without a lot;
 - a trade that was taken back and the entry that did it (`corrects`) cancel in each of these sums.
 
@@ -218,12 +219,13 @@ WITH packed AS MATERIALIZED (
     WHERE p.method = 'fifo'
 ),
 lost AS MATERIALIZED (
-    SELECT f.account, f.symbol, {_sum("f.quantity")} AS quantity, {_sum("f.net_proceeds")} AS net_proceeds
-    FROM fifo_allocations f WHERE f.buy_trade IS NULL AND {_CURRENT} GROUP BY f.account, f.symbol
+    SELECT f.account, f.symbol, {_total("CASE WHEN f.buy_trade IS NULL THEN f.quantity END")} AS unmatched,
+        {_sub(_sum("f.net_proceeds"), _total("f.cost_basis"))} AS net
+    FROM fifo_allocations f WHERE f.pnl IS NULL AND {_CURRENT} GROUP BY f.account, f.symbol
 )
 SELECT p.account, p.symbol, json_extract(p.sums, '$[0]') AS closing_sells,
     json_extract(p.sums, '$[1]') AS winning_sells, json_extract(p.sums, '$[2]') AS pnl,
-    coalesce(l.quantity, '0') AS unmatched_quantity, coalesce(l.net_proceeds, '0') AS unmatched_net_proceeds
+    {_plain("l.unmatched")} AS unmatched_quantity, coalesce(l.net, '0') AS unknown_net_proceeds
 FROM packed p LEFT JOIN lost l ON l.account = p.account AND l.symbol = p.symbol"""
 """Sums over the current allocations of a symbol."""
 
@@ -266,7 +268,7 @@ _POSITIONS = f"""
 WITH held AS MATERIALIZED (
     SELECT s.account, s.symbol, coalesce(x.pnl, '0') AS realized_pnl, v.fees,
         {_add("s.moved", "coalesce(x.unmatched_quantity, '0')")} AS quantity,
-        {_sub(_add("coalesce(x.pnl, '0')", "coalesce(x.unmatched_net_proceeds, '0')"), "s.cash")} AS cost_basis,
+        {_sub(_add("coalesce(x.pnl, '0')", "coalesce(x.unknown_net_proceeds, '0')"), "s.cash")} AS cost_basis,
         v.flagged > 0 OR coalesce(x.unmatched_quantity, '0') <> '0' AS incomplete
     FROM v_scope_trades s CROSS JOIN v_scope_fees v ON v.account = s.account AND v.symbol = s.symbol
     LEFT JOIN v_scope_allocations x ON x.account = s.account AND x.symbol = s.symbol
@@ -345,8 +347,8 @@ pieces AS MATERIALIZED (
     SELECT f.account, f.symbol, f.method, count(*) AS allocations,
         {_total("CASE WHEN f.buy_trade IS NULL THEN NULL ELSE f.quantity END")} AS matched,
         {_total("CASE WHEN f.buy_trade IS NULL THEN f.quantity END")} AS unmatched, {_total("f.pnl")} AS pnl,
-        {_total("CASE WHEN f.buy_trade IS NULL THEN NULL ELSE f.net_proceeds END")} AS net_proceeds,
-        {_total("f.cost_basis")} AS cost_basis
+        {_total("CASE WHEN f.pnl IS NULL THEN NULL ELSE f.net_proceeds END")} AS net_proceeds,
+        {_total("CASE WHEN f.pnl IS NULL THEN NULL ELSE f.cost_basis END")} AS cost_basis
     FROM fifo_allocations f WHERE f.to_version IS NULL GROUP BY f.account, f.symbol, f.method
 ),
 sums AS MATERIALIZED (
@@ -382,7 +384,7 @@ _PNL_BY_SYMBOL = f"""
 WITH pieces AS MATERIALIZED (
     SELECT f.account, f.symbol, {_total("f.quantity")} AS quantity, {_total("f.proceeds")} AS proceeds,
         {_total("f.cost_basis")} AS cost_basis, {_total("nullif(f.sell_fee, '0')")} AS fees
-    FROM fifo_allocations f WHERE f.buy_trade IS NOT NULL AND {_CURRENT} GROUP BY f.account, f.symbol
+    FROM fifo_allocations f WHERE f.pnl IS NOT NULL AND {_CURRENT} GROUP BY f.account, f.symbol
 )
 SELECT x.account, x.symbol, x.closing_sells AS sells, {_plain("f.quantity")} AS quantity,
     {_plain("f.proceeds")} AS proceeds, {_plain("f.cost_basis")} AS cost_basis, {_plain("f.fees")} AS fees,

@@ -145,6 +145,7 @@ def _fill_problems(trade: Trade, result: FillResult, book: SymbolBook, moved: in
         problems.append("the parts of its fee do not add up to it")
     if realized is not None and not unmatched and realized != pnl:
         problems.append("its P&L is not the sum of its allocations")
+    problems += _unknown_problems(result, book)
     value = trade.quantity * trade.price
     outside = -trade.cash_effect + value if sell else -trade.cash_effect - value  # what cash moved beyond it
     fee_in = book.fee_in(trade.fee_asset)
@@ -155,9 +156,29 @@ def _fill_problems(trade: Trade, result: FillResult, book: SymbolBook, moved: in
         problems.append(f"cash effect {plain(trade.cash_effect)} does not follow from quantity, price and fee")
     if fee_in is not FeeIn.OTHER and trade.fee:
         expected = to_units(trade.fee) * (10**18 if fee_in is FeeIn.QUOTE else to_units(trade.price))
+    if trade.fee and fee_in is not FeeIn.QUOTE:
+        has_value = bool(outside) if fee_in is FeeIn.OTHER else abs(moved) != to_units(trade.quantity)
+        if flagged == has_value:
+            problems.append(f"its fee has {'a' if has_value else 'no'} value, and the engine says otherwise")
     if fee != (0 if flagged else expected):
         problems.append("its fee is not the one that was charged")
     return problems
+
+
+def _unknown_problems(result: FillResult, book: SymbolBook) -> list[str]:
+    """Where the engine says a P&L that nobody knows, or does not say one that everybody does."""
+    pieces, _, realized, _, flagged = result
+    unknown = 0
+    for piece in pieces:
+        if piece[10] is None:
+            unknown += 1
+            if piece[1] is not None and not book.flagged_fees:
+                return ["a P&L is unknown, although all fees have a value"]
+        elif flagged:
+            return ["a P&L is known beside a fee that could not be valued"]
+    if unknown and realized is not None:
+        return ["its P&L is known, although a part of it is not"]
+    return []
 
 
 def _adds_up(piece: Allocation) -> bool:
@@ -172,7 +193,7 @@ def _adds_up(piece: Allocation) -> bool:
         return cost is None and pnl is None
     if cost is None or buy_price is None or buy_fee is None or opened_at is None:
         return False
-    return cost == quantity * buy_price + buy_fee and pnl == net - cost and opened_at <= closed_at
+    return cost == quantity * buy_price + buy_fee and pnl in (None, net - cost) and opened_at <= closed_at
 
 
 def _edge_problems(trade: Trade, result: FillResult, first: Lot, newest: Lot) -> list[str]:
@@ -186,6 +207,8 @@ def _edge_problems(trade: Trade, result: FillResult, first: Lot, newest: Lot) ->
             problems.append("the parts of its fee and what is left of it do not add up to it")
         if newest.offset != (sum(piece.quantity_units for piece in pieces) if pieces else 0):
             problems.append("what it closed and what it opened are not its quantity")
+        if newest.flagged != result.fee_flagged:
+            problems.append("what it opened does not know whether its fee has a value")
     if not pieces:
         return problems
     piece = pieces[-1]
@@ -194,4 +217,6 @@ def _edge_problems(trade: Trade, result: FillResult, first: Lot, newest: Lot) ->
         due = (first.fee * first.offset // first.total - first.fee * before // first.total) * first.grain
         if before < 0 or due != (piece.buy_fee_units if sell else piece.sell_fee_units):
             problems.append(f"its share of the fee of {first.trade_id} is not what it must be")
+        if (piece.pnl_units is None) != (result.fee_flagged or first.flagged):
+            problems.append(f"its P&L against {first.trade_id} is not known or unknown as the fees say")
     return problems

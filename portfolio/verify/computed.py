@@ -10,7 +10,7 @@ from config.exact import plain
 from execution import candles, totals
 from portfolio import batch, checkpoint, recompute
 from portfolio.books import Books, Scope, SymbolBook
-from portfolio.errors import CheckpointDamaged
+from portfolio.errors import CheckpointDamaged, CheckpointOutdated
 from portfolio.fifo import Allocation, quantity_of
 from portfolio.position import Portfolio
 from portfolio.validation import Check
@@ -28,10 +28,11 @@ _RATIO_TEXT = Decimal(100)
 
 @dataclass(slots=True)
 class Computed:
-    """Books from the facts alone; `unmatched_net` is what sells without a lot brought, by scope (10^-36)."""
+    """Books from the facts alone; `unknown_net` is what allocations without a known P&L brought beyond the known
+    part of their cost, by scope (10^-36)."""
 
     books: Books
-    unmatched_net: dict[Scope, int] = field(default_factory=dict)
+    unknown_net: dict[Scope, int] = field(default_factory=dict)
 
 
 def compute(run: Run, scan: Scan) -> Computed:
@@ -49,7 +50,7 @@ def compute(run: Run, scan: Scan) -> Computed:
 
         def add(found: list[Allocation]) -> None:
             nonlocal net
-            net += sum(piece.net_units for piece in found if piece.buy_trade is None)
+            net += sum(piece.net_units - (piece.cost_units or 0) for piece in found if piece.pnl_units is None)
 
         told = partial(_told, run, done)
         books.symbols[scope] = batch.compute(
@@ -60,7 +61,7 @@ def compute(run: Run, scan: Scan) -> Computed:
             sink=add,
             progress=told,
         ).book
-        computed.unmatched_net[scope] = net
+        computed.unknown_net[scope] = net
         done += count
     return computed
 
@@ -76,11 +77,11 @@ def check_positions(run: Run, scan: Scan, computed: Computed) -> CheckResult:
     """7: what is held is the signed sum of the trades, and P&L is the cash that came in beyond what is still open.
 
     Both without matching anything: sum of quantities = open - unmatched; sum of cash effects = realized P&L - cost
-    of the open lots + what unmatched sells brought.
+    of the open lots + what allocations without a known P&L brought beyond what is known of their cost.
     """
     findings = Findings()
     for scope, book in sorted(computed.books.symbols.items()):
-        for problem in _differs(book, scan.sums.get(scope, Sums()), computed.unmatched_net[scope]):
+        for problem in _differs(book, scan.sums.get(scope, Sums()), computed.unknown_net[scope]):
             findings.add(f"{'/'.join(scope)}: {problem}")
     figures = {"trades": str(sum(sums.trades for scope, sums in scan.sums.items() if run.wants(*scope)))}
     marks = Marks()
@@ -92,11 +93,11 @@ def check_positions(run: Run, scan: Scan, computed: Computed) -> CheckResult:
     return findings.result(7, POSITIONS, figures)
 
 
-def _differs(book: SymbolBook, sums: Sums, unmatched_net: int) -> Iterator[str]:
+def _differs(book: SymbolBook, sums: Sums, unknown_net: int) -> Iterator[str]:
     held, unmatched, cost, realized = book.engine.units
     if held - unmatched != sums.quantity:
         yield f"quantity {plain(quantity_of(held))}, the trades leave {plain(quantity_of(sums.quantity + unmatched))}"
-    if realized - cost + unmatched_net != sums.cash:
+    if realized - cost + unknown_net != sums.cash:
         yield "realized P&L less the cost of what is open is not the cash that the trades moved"
 
 
@@ -134,6 +135,9 @@ def check_incremental(run: Run, computed: Computed, found: Matching) -> CheckRes
     if run.has("fifo_inventory_snapshots"):
         try:
             loaded = checkpoint.load(run.connection, run.accounts)
+        except CheckpointOutdated as error:
+            loaded = None
+            figures["checkpoint sequence"] = f"none of use: {error}"
         except CheckpointDamaged as error:
             loaded = None
             findings.add(f"checkpoint: {error}")
@@ -148,6 +152,8 @@ def check_incremental(run: Run, computed: Computed, found: Matching) -> CheckRes
         for problem in _wrong_sums(run):
             findings.add(f"sums over the ledger: {problem}")
     figures["allocations"] = str(found.totals.allocations)
+    if outdated := found.findings[Check.OUTDATED].count:
+        figures["of another engine version"] = f"{outdated} scopes, computed anew by the next run"
     whole = merged(findings, *problems(found, (Check.FULL,)))
     return whole.result(8, INCREMENTAL, figures)
 

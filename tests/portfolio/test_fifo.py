@@ -162,7 +162,7 @@ def test_a_fee_in_the_base_asset_takes_extra_quantity_from_a_sell() -> None:
     assert engine.quantity == D("0.49")
 
 
-def test_a_fee_in_a_third_asset_is_flagged_and_left_out_of_the_result() -> None:
+def test_a_fee_in_a_third_asset_is_flagged_and_leaves_the_profit_unknown() -> None:
     line = Line()
     engine, results = run(
         AccountMode.SPOT, [line.buy("1", "100", fee="0.2", fee_asset="BNB"), line.sell("1", "110")], FeeIn.OTHER
@@ -170,7 +170,8 @@ def test_a_fee_in_a_third_asset_is_flagged_and_left_out_of_the_result() -> None:
 
     assert results[0].fee_flagged
     assert results[0].fee == 0
-    assert engine.realized_pnl == 10
+    assert results[1].realized_pnl is None
+    assert engine.realized_pnl == 0
 
 
 def test_a_base_fee_that_eats_the_whole_fill_is_flagged_instead_of_guessed() -> None:

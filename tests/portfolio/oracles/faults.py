@@ -55,12 +55,15 @@ def _share_in_floating_point(lot: Lot, quantity: int) -> int:
 
 
 def _closing_with(
-    share: Callable[[Lot, int], int] | None = None, pick: Callable[[int], int] = lambda _: 0, dust: int = 0
-) -> Callable[..., tuple[list[Allocation], int, int]]:
-    """FIFO's loop with its own shares of fees, a choice of its own, a blind eye for dust."""
+    share: Callable[[Lot, int], int] | None = None,
+    pick: Callable[[int], int] = lambda _: 0,
+    dust: int = 0,
+    unknown: Callable[[bool, bool], bool] = lambda fill, lot: fill or lot,
+) -> Callable[..., tuple[list[Allocation], int, int, bool]]:
+    """FIFO's loop with its own shares of fees, a choice of its own, a blind eye for dust or for unknown fees."""
 
-    def close(engine: LotEngine, fill: Fill) -> tuple[list[Allocation], int, int]:
-        trade_id, sign, quantity, price, fee, grain, at, _ = fill
+    def close(engine: LotEngine, fill: Fill) -> tuple[list[Allocation], int, int, bool]:
+        trade_id, sign, quantity, price, fee, grain, at, flagged = fill
         queue = engine._queue
         mine = Lot(trade_id, price, fee, grain, quantity, 0, at)
         of = share or Lot.take
@@ -70,10 +73,11 @@ def _closing_with(
             lot = queue[number]
             piece = min(lot.total - lot.offset, quantity - mine.offset)
             row = engine._matched(trade_id, sign, price, at, lot, piece, of(lot, piece), of(mine, piece))
-            found.append(row)
+            found.append(fifo.without_pnl(row) if unknown(flagged, lot.flagged) else row)
             if lot.total - lot.offset <= dust:
                 del queue[number]
-        return found, quantity - mine.offset, sum(row.pnl_units or 0 for row in found)
+        known = [row.pnl_units for row in found if row.pnl_units is not None]
+        return found, quantity - mine.offset, sum(known), len(known) == len(found)
 
     return close
 
@@ -225,7 +229,13 @@ _compute = batch.compute
 
 def _load_whole_lots(kind: type[LotEngine], state: Mapping[str, Any]) -> LotEngine:
     """Lots as they were opened, not as they were left."""
-    engine: LotEngine = _load(kind, {**state, "lots": [[*lot[:5], "0", lot[6]] for lot in state["lots"]]})
+    engine: LotEngine = _load(kind, {**state, "lots": [[*lot[:5], "0", *lot[6:]] for lot in state["lots"]]})
+    return engine
+
+
+def _load_without_flags(kind: type[LotEngine], state: Mapping[str, Any]) -> LotEngine:
+    """Lots that do not know any more that their fee has no value."""
+    engine: LotEngine = _load(kind, {**state, "lots": [[*lot[:7], False] for lot in state["lots"]]})
     return engine
 
 
@@ -330,6 +340,27 @@ FAULTS = [
         "what has no lot for free",
         laws.what_has_no_lot_is_unknown,
         _change(fifo, "_unmatched", _free_when_unmatched),
+    ),
+    Fault(
+        "a profit as if the fee of its sell were nothing",
+        laws.what_a_fee_is_worth_or_nobody_knows_the_profit,
+        _change(LotEngine, "_close", _closing_with(unknown=lambda _, lot: lot)),
+    ),
+    Fault(
+        "a profit as if the fee of its buy were nothing",
+        laws.what_a_fee_is_worth_or_nobody_knows_the_profit,
+        _change(LotEngine, "_close", _closing_with(unknown=lambda fill, _: fill)),
+    ),
+    Fault(
+        "an average that forgets a fee without a value with its lot",
+        laws.what_a_fee_is_worth_or_nobody_knows_the_profit,
+        _change(AverageEngine, "_open", LotEngine._open),
+        Method.AVERAGE,
+    ),
+    Fault(
+        "fees without a value forgotten by a restart",
+        laws.a_restart_changes_nothing,
+        _change(LotEngine, "load", classmethod(_load_without_flags)),
     ),
     Fault(
         "an average by the unit",

@@ -8,6 +8,10 @@ every share is computed from its definition, every sum is taken anew. The defini
   trade's price; or, in a third asset, what the cash effect goes beyond quantity x price.
 - The share of a fee F that belongs to the part [a, b) of a trade of size S is floor(F*b/S) - floor(F*a/S), in
   steps of 10^-18 for a quote fee and of 10^-36 for any other.
+- A fee that is charged and has no value (in a third asset without a mark: no cash went beyond quantity x price; or
+  a base fee that leaves nothing) makes the P&L unknown of every row that has a part of its trade on either side;
+  what the row cost and brought is said without it. By average cost a part of it is in every row that is taken from a
+  pool into which such a trade went, and the pool has it until it is empty.
 - Average cost: of a pool C that holds Q, what stays after taking q is floor(C*(Q-q)/Q) in steps of 10^-36.
 """
 
@@ -53,6 +57,17 @@ def fee_of(trade: Trade) -> Fraction:
     return quantity * price - Fraction(trade.cash_effect)
 
 
+def has_unknown_fee(trade: Trade) -> bool:
+    """Whether a fee was charged that nobody can put a value on."""
+    if not trade.fee or trade.fee_asset == "USD":
+        return False
+    if trade.fee_asset == "BTC":
+        moved = trade.quantity - trade.fee if trade.side is Side.BUY else trade.quantity + trade.fee
+        return moved <= 0
+    in_cash = -trade.cash_effect if trade.side is Side.BUY else trade.cash_effect
+    return in_cash == trade.quantity * trade.price
+
+
 def fee_share(trade: Trade, begin: Fraction, end: Fraction) -> Fraction:
     """The share of a trade's fee that belongs to its part from `begin` to `end`."""
     step = COARSE if trade.fee_asset == "USD" else FINE
@@ -87,7 +102,7 @@ class NaiveLot:
 
 
 class Piece(NamedTuple):
-    """A row of allocations; None where a sell found nothing."""
+    """A row of allocations; None where a sell found nothing, P&L also where a fee has no value."""
 
     sell: str
     buy: str | None
@@ -114,6 +129,8 @@ class Naive:
     pieces: list[Piece] = field(default_factory=list)
     pool: Fraction = ZERO
     """Average cost: what the open lots cost, or brought when they are short."""
+    pooled: list[Trade] = field(default_factory=list)
+    """Average cost: the trades that went into the pool since it was empty."""
 
     def book(self, trades: Sequence[Trade]) -> "Naive":
         """Book trades in their order."""
@@ -131,12 +148,15 @@ class Naive:
             done += piece
             lot.begin += piece
             self.lots = [lot for lot in self.lots if lot.left]
+            if not self.lots:
+                self.pooled = []
         if done == size_of(trade):
             return
         if trade.side is Side.BUY or self.margin:
             lot = NaiveLot(trade, done)
             self.lots.append(lot)
             self.pool += lot.cost
+            self.pooled.append(trade)
         else:
             rest = size_of(trade) - done
             proceeds = rest * Fraction(trade.price)
@@ -172,10 +192,13 @@ class Naive:
             taken = self._out_of_the_pool(piece)
             opened_value = taken
         if long:
-            row = (trade.id, opened.id, piece, taken, value, value - fee, value - fee - taken)
+            found = Piece(trade.id, opened.id, piece, taken, value, value - fee, value - fee - taken)
         else:
-            row = (opened.id, trade.id, piece, value + fee, opened_value, taken, taken - value - fee)
-        self.pieces.append(Piece(*row))
+            found = Piece(opened.id, trade.id, piece, value + fee, opened_value, taken, taken - value - fee)
+        behind = self.pooled if self.method == "average" else [opened]
+        if any(map(has_unknown_fee, [trade, *behind])):
+            found = found._replace(pnl=None)
+        self.pieces.append(found)
 
     def _out_of_the_pool(self, piece: Fraction) -> Fraction:
         held = sum((lot.left for lot in self.lots), ZERO)
