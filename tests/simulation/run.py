@@ -8,14 +8,17 @@ import argparse
 import gc
 import logging
 import os
+import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import rich.console
+import rich.progress
 import structlog
 
 from runtime.parallel import Progress, run_all
@@ -58,22 +61,30 @@ def quiet() -> Iterator[Path]:
         gc.collect()
 
 
-def run_job(job: Job, _progress: Progress | None = None) -> list[Outcome]:
-    """Run the seeds of a job one after another."""
+def run_job(job: Job, progress: Progress | None = None) -> list[Outcome]:
+    """Run the seeds of a job one after another; only of those that broke a promise the trace is kept."""
     with quiet() as folder, planted(job.mutant):
         found = []
         for seed in job.seeds:
-            found.append(World(seed, folder).run())
-            if job.stop_at_first and found[-1].violation:
+            outcome = World(seed, folder).run()
+            found.append(outcome if outcome.violation else replace(outcome, trace=()))
+            if progress is not None:
+                progress(len(found))
+            if job.stop_at_first and outcome.violation:
                 break
         return found
 
 
-def run_seeds(seeds: Sequence[int], workers: int, mutant: str | None = None) -> list[Outcome]:
-    """Every seed; with a mutant, until one is found out."""
+def run_seeds(
+    seeds: Sequence[int],
+    workers: int,
+    mutant: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Outcome]:
+    """Every seed; with a mutant, until one is found out. `progress` is told (job, seeds of it that are done)."""
     jobs = [Job(tuple(seeds[i : i + _CHUNK]), mutant, mutant is not None) for i in range(0, len(seeds), _CHUNK)]
     if mutant is None:
-        return [outcome for found in run_all(run_job, jobs, workers) for outcome in found]
+        return [outcome for found in run_all(run_job, jobs, workers, progress) for outcome in found]
     outcomes: list[Outcome] = []
     for first in range(0, len(jobs), workers):
         for found in run_all(run_job, jobs[first : first + workers], workers):
@@ -81,6 +92,23 @@ def run_seeds(seeds: Sequence[int], workers: int, mutant: str | None = None) -> 
         if any(outcome.violation for outcome in outcomes):
             break
     return outcomes
+
+
+@contextmanager
+def bar(total: int) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar on stderr, if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with rich.progress.Progress(console=rich.console.Console(stderr=True), transient=True) as shown:
+        task = shown.add_task("seeds", total=total)
+        done: dict[int, int] = {}
+
+        def told(job: int, seeds: int) -> None:
+            done[job] = seeds
+            shown.update(task, completed=sum(done.values()))
+
+        yield told
 
 
 def show(outcome: Outcome, mutant: str | None) -> None:
@@ -137,7 +165,8 @@ def main(arguments: Sequence[str]) -> int:
     seeds = range(chosen.start, chosen.start + chosen.seeds)
     if chosen.mutants:
         return tell_of_mutants(seeds, chosen.workers)
-    outcomes = run_seeds(seeds, chosen.workers, chosen.mutant)
+    with bar(len(seeds)) as progress:
+        outcomes = run_seeds(seeds, chosen.workers, chosen.mutant, progress)
     bad = [outcome for outcome in outcomes if outcome.violation]
     for outcome in bad[:3]:
         show(outcome, chosen.mutant)
