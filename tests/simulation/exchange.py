@@ -29,6 +29,9 @@ from tests.simulation.venue_faults import (
     VenueFaults,
 )
 
+ODD = "ODD-USD"
+"""What strangers trade on some venues: nobody here knows of it."""
+ODD_PRICE = Decimal("7.125")
 _CLIENT = "web"
 """How the client order ids of other programs begin."""
 
@@ -67,8 +70,8 @@ class SimExchange:
         self.stats: Counter[str] = Counter()
         self._loop = loop
         self._dice = dice
-        self._price = price
-        self._symbols = list(symbols)
+        self._price: Callable[[str], Decimal] = lambda symbol: ODD_PRICE if symbol == ODD else price(symbol)
+        self._symbols = [*symbols, ODD] if dice.random() < 0.2 else list(symbols)
         self._account = account
         self._watch = watch
         self._violated = violated
