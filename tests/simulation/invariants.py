@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy import Connection
 
 from config.exact import plain
+from config.times import stored_time
 from execution import followers, leases, ledger, orders, raw
 from execution.model import Fact, Order, OrderStatus, Trade
 from execution.service import STORAGE
@@ -177,6 +178,7 @@ def _problems(connection: Connection, world: "World") -> Iterator[str]:
     yield from _answers(connection, world, placed, trades)
     yield from _prices_and_times(world, placed, trades)
     yield from _expiries(connection, world)
+    yield from _lost_candles(connection, world)
     yield from _deposits_without_id(connection, world)
     yield from _cash(connection, trades)
     yield from _sequences(connection, world)
@@ -270,6 +272,20 @@ def _answers(connection: Connection, world: "World", placed: list[Order], trades
             booked = wanted.request_id in flows
             if booked is not (answer["status"] == "done"):
                 yield f"I2 {wanted.request_id} was answered {answer['status']}, booked: {booked}"
+
+
+def _lost_candles(connection: Connection, world: "World") -> Iterator[str]:
+    """I9: a candle that the broker has confirmed is stored before any later one, unless the broker crashed or a
+    wrong clock took it for one of the future."""
+    if world.faults.broker_crash or world.faults.skew:
+        return
+    stored: dict[str, set[str]] = {}
+    for symbol, time in raw.execute(connection, "SELECT symbol, time FROM candles", ()).fetchall():
+        stored.setdefault(symbol, set()).add(time)
+    for symbol, opened in world.market.confirmed:
+        time = stored_time(opened)
+        if time not in stored[symbol] and time < max(stored[symbol]):
+            yield f"I9 the candle of {symbol} of {time} was lost"
 
 
 def _deposits_without_id(connection: Connection, world: "World") -> Iterator[str]:

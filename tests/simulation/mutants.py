@@ -272,6 +272,17 @@ def _early_acknowledgement() -> AbstractContextManager[Any]:
     return patch.object(Intake, "_take", early)
 
 
+def _early_acknowledgement_of_prices() -> AbstractContextManager[Any]:
+    """A candle or price is acknowledged when it is queued."""
+    real = Intake._read_market
+
+    def early(self: Intake, incoming: Any, match: Any) -> Any:
+        incoming.ack()
+        return real(self, incoming, match)
+
+    return patch.object(Intake, "_read_market", early)
+
+
 def _unrecognized() -> AbstractContextManager[Any]:
     """A redelivery is taken for a new message."""
     dice = random.Random(2)
@@ -365,6 +376,7 @@ MUTANTS: dict[str, Mutant] = {
         _replace(PortfolioService, "all_state", lambda *_: []),
     ),
     "acknowledged-before-commit": _early_acknowledgement,
+    "candles-acknowledged-before-commit": _early_acknowledgement_of_prices,
     "redelivery-not-recognized": _unrecognized,
     "sent-before-commit": _sent_before_commit,
     "said-before-commit": _said_before_commit,

@@ -59,10 +59,13 @@ class Market:
     ) -> None:
         self.process = Process("market")
         self._loop = loop
+        self._broker = broker
         self._topics = topics
         self._dice = dice
         self.closes = dict.fromkeys(symbols, Decimal(100))
         self.said: dict[tuple[str, datetime], Decimal] = {}
+        self.confirmed: list[tuple[str, datetime]] = []
+        """Candles that the broker has confirmed, and has somebody for."""
         self.on_close: Callable[[str], None] = lambda symbol: None
         self._bus = SimBus(broker, "market")
         self.open = True
@@ -78,9 +81,10 @@ class Market:
             await asyncio.sleep(CANDLE_SECONDS)
             for symbol in self.closes:
                 candle = self._next(symbol, number)
-                await self._tell(
-                    self._topics.candle(symbol, TIMEFRAME), wire.encode(wire.candle_wire(candle)), retain=False
-                )
+                is_wanted = "daemon" in self._broker.sessions
+                topic, payload = self._topics.candle(symbol, TIMEFRAME), wire.encode(wire.candle_wire(candle))
+                if await self._tell(topic, payload, retain=False) and is_wanted:
+                    self.confirmed.append((symbol, candle.time))
                 if self._dice.random() < PRICED:
                     price = wire.price_wire(Price(symbol, candle.close, candle.close_time))
                     await self._tell(self._topics.price(symbol), wire.encode(price), retain=True)
@@ -92,15 +96,16 @@ class Market:
         self.on_close(symbol)
         return candle
 
-    async def _tell(self, topic: str, payload: bytes, *, retain: bool) -> None:
-        """A candle that does not get through for a while is given up: markets do not wait."""
+    async def _tell(self, topic: str, payload: bytes, *, retain: bool) -> bool:
+        """A candle that does not get through for a while is given up: markets do not wait. Whether it got through."""
         for _ in range(3):
             try:
                 async with asyncio.timeout(2.0):
                     await self._bus.publish(topic, payload, retain=retain)
-                return
+                return True
             except (BusUnavailable, TimeoutError):
                 await asyncio.sleep(0.3)
+        return False
 
 
 @dataclass(slots=True)
