@@ -69,6 +69,8 @@ class Market:
         self.on_close: Callable[[str], None] = lambda symbol: None
         self._bus = SimBus(broker, "market")
         self.open = True
+        self.quiet = False
+        """Every other candle is left out: nobody trades on them, and each costs time."""
 
     def start(self) -> None:
         """Begin to publish."""
@@ -78,7 +80,8 @@ class Market:
         await self._bus.start()
         number = 0
         while self.open:
-            await asyncio.sleep(CANDLE_SECONDS)
+            pause = CANDLE_SECONDS * (2 if self.quiet else 1)
+            await asyncio.sleep(pause)
             for symbol in self.closes:
                 candle = self._next(symbol, number)
                 is_wanted = "daemon" in self._broker.sessions
@@ -88,7 +91,7 @@ class Market:
                 if self._dice.random() < PRICED:
                     price = wire.price_wire(Price(symbol, candle.close, candle.close_time))
                     await self._tell(self._topics.price(symbol), wire.encode(price), retain=True)
-            number += CANDLE_SECONDS
+            number += pause
 
     def _next(self, symbol: str, number: int) -> Candle:
         candle = next_candle(symbol, self._dice, number, self.closes[symbol])

@@ -44,7 +44,7 @@ from tests.simulation.storage import Disk, File, Locker
 from tests.simulation.venue_faults import VenueFaults
 from tests.simulation.venue_invariants import LIVE
 
-STORMS = (0.5, 1.0, 2.0, 3.0, 4.0, 8.0)
+STORMS = (0.5, 1.0, 1.5, 2.0, 3.0, 6.0)
 """Seconds of faults, as drawn: short ones show most, long ones what needs many things to happen."""
 PATIENCE = 120.0
 """Seconds within which everything must have come to rest after them."""
@@ -161,9 +161,9 @@ class Faults:
             pause=some(0.3, 1, 5),
             skew=some(0.3, 1, 5),
             second_daemon=dice.random() < 0.4,
-            full=some(0.2, 2, 10),
+            full=some(0.3, 1, 6),
             locked=some(0.3, 1, 6),
-            broken=some(0.2, 2, 10),
+            broken=some(0.3, 1, 5),
             crash_image=dice.random() < 0.5,
             naughty=dice.random() < 0.6,
             asking=dice.choice((0.1, 0.2, 0.5)),
@@ -541,6 +541,7 @@ class World:
         if self.venue is not None:
             self.venue.calm()
         self.person.calm_down()
+        self.market.quiet = True
         self._restart_broker()
         for daemon in self.daemons:
             daemon.process.fuse = None
