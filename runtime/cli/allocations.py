@@ -112,7 +112,7 @@ def list_allocations(
     from portfolio import allocations
     from portfolio.errors import UnknownTrade
     from portfolio.explain import find_trade
-    from runtime.cli.output import moment, money, number, show, show_json, show_table, signed
+    from runtime.cli.output import moment, money, number, result, show, show_json, show_table
 
     chosen = method_of(method)
     if after is not None and not (after.isascii() and after.isdigit()):
@@ -166,7 +166,7 @@ def list_allocations(
                 money(row.cost_basis),
                 money(row.proceeds),
                 money(row.sell_fee),
-                signed(row.pnl),
+                result(row.pnl),
                 moment(row.buy_at),
                 f"{row.from_version}" if row.to_version is None else f"{row.from_version}-{row.to_version}",
                 row.sell_trade,
@@ -449,7 +449,7 @@ def compare(
 def _compare_versions(place: Place, a: int, b: int, account: str | None, symbol: str | None) -> None:
     from portfolio.compare import Discrepancy, find_discrepancies
     from portfolio.errors import UnknownVersion
-    from runtime.cli.output import Cell, moment, money, number, show_json, show_table, signed
+    from runtime.cli.output import Cell, moment, money, number, result, show_json, show_table
 
     def query(connection: "Connection") -> list[Discrepancy]:
         check_scope(connection, account, symbol)
@@ -475,8 +475,8 @@ def _compare_versions(place: Place, a: int, b: int, account: str | None, symbol:
                 "-" if right is None else number(right.quantity),
                 money(None if left is None else left.cost_basis),
                 money(None if right is None else right.cost_basis),
-                signed(None if left is None else left.pnl),
-                signed(None if right is None else right.pnl),
+                "-" if left is None else result(left.pnl),
+                "-" if right is None else result(right.pnl),
                 item.row.sell_trade,
                 item.row.buy_trade or "no buy known",
             ]

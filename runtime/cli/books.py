@@ -100,7 +100,7 @@ def _show_portfolio(shown: "Portfolio") -> None:
     if dust:
         show(f"Dust, less than the symbol's threshold is left: {', '.join(dust)}. It counts like everything else.")
     if shown.incomplete:
-        show("Some P&L is unknown: a sell without its purchase, or a fee in a third asset.")
+        show("Some P&L is unknown: a sell without its purchase, or a fee in a third asset without a price.")
 
 
 # ---- lists ----------------------------------------------------------------------------------------------

@@ -141,8 +141,16 @@ def _headline(found: "Explanation") -> str:
     if not found.closes:
         return f"{head}: closed nothing, so it realized no P&L"
     if found.realized_pnl is None:
-        return f"{head}: realized P&L unknown ({signed(found.known_pnl)} of the matched part)"
+        return f"{head}: realized P&L unknown{_known_words(found)}"
     return f"{head}: realized {signed(found.realized_pnl)}"
+
+
+def _known_words(found: "Explanation") -> str:
+    from runtime.cli.output import signed
+
+    if all(row.pnl is None for row in found.closes):
+        return ""
+    return f" ({signed(found.known_pnl)} of the known part)"
 
 
 def fill_words(trade: "Trade") -> str:
@@ -280,10 +288,11 @@ def _piece_words(row: "StoredAllocation") -> str:
     fee = "" if not row.sell_fee else f" - fee {_exact(row.sell_fee)}"
     bought = "" if row.buy_price is None else f", bought at {price(row.buy_price)}"
     buy_fee = "" if not row.buy_fee else f" with fee {_exact(row.buy_fee)}"
-    return (
-        f"{number(row.quantity)}{bought}: proceeds {_exact(row.proceeds)}{fee} - cost"
-        f" {_exact(row.cost_basis)}{buy_fee} = {signed(row.pnl)}"
-    )
+    cost = f"cost {_exact(row.cost_basis)}{buy_fee}"
+    said = f"{number(row.quantity)}{bought}: proceeds {_exact(row.proceeds)}{fee} - {cost}"
+    if row.pnl is None:
+        return f"{said}, without a fee whose value is unknown: so is the P&L"
+    return f"{said} = {signed(row.pnl)}"
 
 
 def _unmatched_words(row: "StoredAllocation") -> str:
@@ -302,8 +311,10 @@ def _sum_words(found: "Explanation") -> str:
     fees = found.total("sell_fee")
     fee = "" if not fees else f" - fees {_exact(fees)}"
     cost = found.total("cost_basis")
-    if cost is None or found.realized_pnl is None:
+    if cost is None:
         return f"together: proceeds {_exact(found.total('proceeds'))}{fee}; cost and P&L are not complete"
+    if found.realized_pnl is None:
+        return f"together: proceeds {_exact(found.total('proceeds'))}{fee} - cost {_exact(cost)}; P&L unknown"
     return (
         f"together: proceeds {_exact(found.total('proceeds'))}{fee} - cost {_exact(cost)} ="
         f" {signed(found.realized_pnl)} ({_exact(found.realized_pnl)} exactly)"

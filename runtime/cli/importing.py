@@ -141,7 +141,8 @@ def _report(place: Place, owner: "Account", tally: "Tally", alerts: "list[AlertR
         )
     if tally.flagged:
         warnings.append(
-            f"{tally.flagged:,} fees in a third asset have no known price at their time: their P&L is incomplete"
+            f"{tally.flagged:,} fees in a third asset have no known price at their time: what is realized beside them"
+            " is unknown"
         )
     if cash < 0:
         warnings.append(f"the cash of account {owner.name} is {plain(cash)} {owner.currency}: `fillbook deposit`?")

@@ -122,10 +122,11 @@ class LiveView:
             self._realized[portfolio.account, position.symbol] = position.realized_pnl
 
     def _realized_since(self, portfolio: Portfolio, symbol: str) -> Decimal | None:
-        """What the symbol has realized since the last portfolio; None when that one was not seen."""
-        now = next((p.realized_pnl for p in portfolio.positions if p.symbol == symbol), ZERO)
+        """What the symbol has realized since the last portfolio; None when that one was not seen, or when a part of
+        what it realized is unknown: it could be this part."""
+        now = next((p for p in portfolio.positions if p.symbol == symbol), None)
         before = self._realized.get((portfolio.account, symbol))
-        return None if before is None else now - before
+        return None if before is None or now is None or now.incomplete else now.realized_pnl - before
 
     def _trade_line(self, trade: Trade, portfolio: Portfolio | None = None, realized: Decimal | None = None) -> Text:
         self._trades += 1

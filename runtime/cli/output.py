@@ -88,6 +88,11 @@ def signed(value: Decimal | None) -> Text:
     return Text(f"+{text}", style="green") if value > 0 else Text(text, style="red" if value < 0 else "")
 
 
+def result(value: Decimal | None) -> Text:
+    """A realized P&L that may be unknown: `signed`, or the word."""
+    return Text("unknown") if value is None else signed(value)
+
+
 def moment(instant: datetime | None) -> str:
     """A time for people, in UTC."""
     if instant is None:

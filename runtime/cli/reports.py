@@ -86,7 +86,7 @@ def _answer(
     if question.by is reports.By.SYMBOL and whole_history:
         flagged = reports.flagged_symbols(open_books(connection).books, question.account)
         for line in lines:
-            line.flagged = line.group in flagged
+            line.flagged |= line.group in flagged
     return lines, True
 
 
@@ -138,6 +138,6 @@ def _show(place: Place, question: "Question", lines: "list[Line]", is_whole: boo
     shown = [*lines, whole] if len(lines) != 1 else lines
     show_table(headings, [row(line) for line in shown] if lines else [], empty="nothing was closed")
     if any(line.incomplete for line in lines):
-        show("incomplete: sells without a known buy, or fees that could not be valued (`fillbook review list`)")
+        show("incomplete: sells without a known buy (`fillbook review list`), or fees that could not be valued")
     if not is_whole:
         show("--details adds quantities, proceeds, fees and cost")

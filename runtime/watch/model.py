@@ -265,7 +265,8 @@ class Watch:
         self._begin_day(row, at)
 
     def _explain(self, before: PortfolioRow, now: PortfolioRow) -> None:
-        """What a trade realized: the difference of two portfolios, when it is the symbol's only one between them.
+        """What a trade realized: the difference of two portfolios, when it is the symbol's only one between them, and
+        nothing that the symbol realized is unknown (it could be a part of this).
 
         Sequences have no gaps, so it is known whether every fact between the two was heard.
         """
@@ -281,7 +282,7 @@ class Watch:
         for position in now.positions:
             alone = trades.get(position.symbol, [])
             change = position.realized_pnl - realized.get(position.symbol, ZERO)
-            if len(alone) == 1 and change and alone[0].id in self._trades:
+            if len(alone) == 1 and change and not position.incomplete and alone[0].id in self._trades:
                 self._trades[alone[0].id] = rows.with_realized(alone[0], change)
 
     def _begin_day(self, row: PortfolioRow, at: datetime) -> None:

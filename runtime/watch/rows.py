@@ -38,6 +38,7 @@ class PositionRow:
     unrealized_pnl: Decimal | None
     pnl_percent: Decimal | None
     realized_pnl: Decimal
+    incomplete: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +194,7 @@ def _position(body: Any, account: str) -> PositionRow:
         unrealized_pnl=_maybe(body, "unrealized_pnl", _number),
         pnl_percent=_maybe(body, "pnl_percent", _number),
         realized_pnl=_number(body, "realized_pnl"),
+        incomplete=_flag(body, "incomplete"),
     )
 
 

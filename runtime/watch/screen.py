@@ -63,7 +63,8 @@ _HELP = (
     ("temp", "how strong a bot's score is: hot, warm, cool, cold; frozen without a score"),
     ("[----|##--]", "the score from -1 (sell) over 0 to +1 (buy)"),
     ("age", "since the market of a symbol was last heard"),
-    ("realized", "of a trade: shown when it was heard live and is the symbol's only one between two portfolios"),
+    ("realized", "of a trade: shown when it was heard live and is the symbol's only one between two portfolios,"),
+    ("", "and nothing that the symbol realized is unknown"),
     ("since", "the P&L since this screen was opened, or since midnight UTC"),
 )
 

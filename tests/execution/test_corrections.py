@@ -7,9 +7,9 @@ import pytest
 
 from config.exact import ZERO
 from config.instruments import default_instrument
-from execution import fees, ledger
+from execution import candles, fees, ledger
 from execution.corrections import Change, Correction, NotCorrectable, correct, replaced
-from execution.model import Side, Source, Trade
+from execution.model import Candle, Side, Source, Trade
 from execution.totals import read_totals
 from tests.execution.house import BTC, START, Books, fill
 
@@ -69,6 +69,21 @@ def test_a_trade_is_taken_back_once_and_its_replacement_can_be_corrected_again(b
     do(books, new.id)
     assert held(books) == (10_000, 0)
     assert books.ask(ledger.corrected_by).keys() == {trade.id, new.id}
+
+
+def test_a_fee_that_had_no_mark_is_a_disposal_when_it_is_corrected_with_one(books: Books) -> None:
+    charged = recorded(books, fee="0.1", fee_asset="BNB")
+    assert charged.cash_effect == -200
+    opened = charged.executed_at - timedelta(hours=1)
+    mark = Decimal(600)
+    bar = Candle("BNB-USD", "1m", opened, mark, mark, mark, mark, Decimal(1))
+    books.do(lambda c: candles.store(c, [bar]))
+
+    _, new, disposal = do(books, charged.id, Change(fee=Decimal("0.1")))
+
+    assert (new.fee, new.fee_asset, new.cash_effect) == (Decimal("0.1"), "BNB", -260)
+    assert (disposal.symbol, disposal.quantity, disposal.price) == ("BNB-USD", Decimal("0.1"), 600)
+    assert held(books) == (10_000 - 200, 2)
 
 
 def test_an_unknown_trade_is_named(books: Books) -> None:

@@ -1,6 +1,9 @@
 """`allocations`, `explain`, `report pnl`, `review`: on imported fills, without a daemon."""
 
+import json
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 
@@ -251,6 +254,75 @@ def test_explain_of_a_bots_sell_shows_orders_and_scores(tmp_path: Path) -> None:
     assert "by bot:" in said.out
     assert said.out.count("recommendation of bot") >= 2  # of the sell and of a buy
     assert "score" in said.out
+
+
+# ---- fees without a price ---------------------------------------------------------------------------------------
+
+BESIDE_A_FEE = """executed_at,symbol,side,quantity,price,fee,fee_asset,order_id,venue_trade_id,triggered_by
+2026-01-01T10:00:00Z,BTC-USD,BUY,1,30000,0.01,BNB,o1,v1,manual
+2026-01-01T10:05:00Z,BTC-USD,BUY,1,31000,1,USD,o2,v2,manual
+2026-01-01T10:10:00Z,BTC-USD,SELL,0.5,32000,2,USD,o3,v3,bot:x
+2026-01-01T10:15:00Z,BTC-USD,SELL,1,32000,,,o4,v4,bot:y
+"""
+
+
+@pytest.fixture
+def unknown(tmp_path: Path) -> Path:
+    """Books with a fee in BNB, which has no price."""
+    file = tmp_path / "fills.csv"
+    file.write_text(BESIDE_A_FEE, encoding="utf-8")
+    done = fillbook("import", file, "--data-dir", tmp_path / "data")
+    assert done.code == 0, done.err
+    assert "1 fees in a third asset have no known price at their time" in done.out + done.err
+    return tmp_path / "data"
+
+
+def test_what_is_realized_beside_a_fee_without_a_price_is_unknown_everywhere(unknown: Path) -> None:
+    items = on(unknown, "allocations", "list", "--json").json["items"]
+    assert [item["pnl"] for item in items] == [None, None, "499.5"]
+    assert (items[0]["cost_basis"], items[0]["net_proceeds"], items[0]["buy_fee"]) == ("15000", "15998", "0")
+    assert on(unknown, "allocations", "list").out.count("unknown") == 2
+    exported = on(unknown, "export", "allocations", "--format", "jsonl").out.splitlines()
+    assert [json.loads(line)["pnl"] for line in exported] == [None, None, "499.5"]
+
+    said = on(unknown, "explain", "v3").out
+    assert "SELL 0.5 BTC-USD in main: realized P&L unknown\n" in said
+    assert "cost 15,000.00, without a fee whose value is unknown: so is the P&L" in said
+    assert "- cost 15,000.00; P&L unknown" in said
+    assert "realized P&L unknown (+499.50 of the known part)" in on(unknown, "explain", "v4").out
+    assert on(unknown, "explain", "v3", "--json").json["realized_pnl"] is None
+
+    (line,) = on(unknown, "report", "pnl", "--json").json["items"]
+    assert (line["realized_pnl"], line["incomplete"], line["sells"], line["wins"]) == ("499.5", True, 2, 0)
+    assert (line["quantity"], line["unvalued_quantity"]) == ("0.5", "1")
+    by_bot = on(unknown, "report", "pnl", "--by", "triggered_by", "--json").json["items"]
+    assert [(item["realized_pnl"], item["incomplete"]) for item in by_bot] == [("0", True), ("499.5", True)]
+    shown = on(unknown, "portfolio")
+    assert "a fee in a third asset without a price" in shown.out
+    assert on(unknown, "portfolio", "--json").json["incomplete"]
+    methods = on(unknown, "allocations", "compare", "--methods", "fifo,lifo,average", "--json").json["items"]
+    assert {item["method"]: (item["realized_pnl"], item["incomplete"]) for item in methods} == {
+        "fifo": ("499.5", True), "lifo": ("997", True), "average": ("0", True),
+    }  # fmt: skip
+    assert on(unknown, "verify").code == 0
+
+
+def test_books_in_which_an_older_engine_left_that_fee_out_are_upgraded_and_computed_anew(unknown: Path) -> None:
+    downgraded = on(unknown, "db", "downgrade", "0006")
+    assert downgraded.code == 0, downgraded.err
+    with closing(sqlite3.connect(unknown / "fillbook.db")) as connection:
+        connection.execute("UPDATE fifo_allocations SET pnl = '998' WHERE pnl IS NULL AND sell_fee = '2'")
+        connection.execute("UPDATE fifo_allocations SET pnl = '1000' WHERE pnl IS NULL")
+        for table in ("fifo_pointers", "fifo_inventory_snapshots", "fifo_computation_log"):
+            connection.execute(f"UPDATE {table} SET engine_version = 2")
+        connection.commit()
+
+    upgraded = on(unknown, "db", "upgrade")
+
+    assert upgraded.code == 0, upgraded.err
+    items = on(unknown, "allocations", "list", "--json").json["items"]
+    assert [item["pnl"] for item in items] == [None, None, "499.5"]
+    assert on(unknown, "verify").code == 0
 
 
 # ---- reports and reviews ----------------------------------------------------------------------------------------

@@ -71,6 +71,14 @@ def test_two_trades_of_a_symbol_between_two_portfolios_cannot_be_told_apart() ->
     assert [row.realized_pnl for row in told.watch.trades(["main"])] == [None, None]
 
 
+def test_where_a_part_is_unknown_a_difference_is_not_what_a_trade_realized() -> None:
+    told = Told()
+    told(TOPICS.portfolio("main"), portfolio(position(realized_pnl="10"), sequence=7))
+    told(TOPICS.trade("main"), trade(8, side="SELL"))
+    told(TOPICS.portfolio("main"), portfolio(position(realized_pnl="12", incomplete=True), sequence=8))
+    assert told.watch.trades(["main"])[0].realized_pnl is None
+
+
 def test_a_trade_that_was_not_heard_leaves_the_others_unexplained() -> None:
     told = Told()
     told(TOPICS.portfolio("main"), portfolio(position(realized_pnl="10"), sequence=7))
