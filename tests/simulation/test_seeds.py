@@ -7,7 +7,7 @@ import pytest
 from tests.simulation.run import Job, quiet, run_job, run_seeds
 from tests.simulation.world import Faults, Outcome, World
 
-SEEDS = 60
+SEEDS = 200
 LIVE_SEED = 53
 """One of those with a live venue."""
 
@@ -37,6 +37,11 @@ def test_worlds_keep_every_promise(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_seed_is_the_same_run_every_time() -> None:
     assert seen(7) == seen(7)
     assert seen(7) != seen(8)
+
+
+def test_a_seed_is_the_same_run_whatever_ran_before_it() -> None:
+    *_, last = run_job(Job((5, LIVE_SEED, 7), None, stop_at_first=False))
+    assert (last.digest, last.steps) == seen(7)
 
 
 def test_a_seed_with_a_live_venue_is_the_same_run_every_time() -> None:
