@@ -61,6 +61,7 @@ class TradingState:
         self._last_pnl: dict[str, Decimal] = {}
         self._undo: list[tuple[dict[Any, Any], Any, Any]] = []
         self._sequence_before = 0
+        self._catalogue_before: tuple[dict[str, Account], dict[str, Instrument]] | None = None
         self._caught_up = False
 
     # ---- taking part in the transaction ---------------------------------------------------------------
@@ -68,6 +69,7 @@ class TradingState:
     def begin(self) -> None:
         """A transaction starts: others may have appended facts since the last one."""
         self._undo.clear()
+        self._catalogue_before = None
         self._caught_up = False
         self._sequence_before = self.sequence
         self._unsaved_marks.clear()
@@ -91,6 +93,9 @@ class TradingState:
             else:
                 mapping[key] = old
         self._undo.clear()
+        if self._catalogue_before is not None:  # it may have been read with what is rolled back
+            self.accounts, self.instruments = self._catalogue_before
+            self._catalogue_before = None
         self._unsaved_marks.clear()
         self.sequence = self._sequence_before
 
@@ -122,7 +127,9 @@ class TradingState:
             self.counted(account, instant)
 
     def reload_catalogue(self, connection: Connection) -> None:
-        """Accounts and instruments that another process added."""
+        """Accounts and instruments that another process added, or this transaction."""
+        if self._catalogue_before is None:
+            self._catalogue_before = (self.accounts, self.instruments)
         self.accounts = ledger.accounts(connection)
         self.instruments = ledger.instruments(connection)
 

@@ -4,8 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 
+import pytest
+from sqlalchemy import Connection
+
 from config.instruments import default_instrument
 from execution import candles, followers, ledger
+from execution.errors import StorageUnavailable
 from execution.ledger import LedgerTail
 from execution.model import Account, AccountKind, OrderStatus, Side
 from tests.execution.house import BTC, START, Books, House, answers, bar, fill, flow, reason, snapshot
@@ -29,6 +33,21 @@ async def test_a_symbol_that_another_process_registered_with_its_trade_is_known(
     books.record(fill(1, symbol="NEW-USD", quantity="3"))
     await house.deposit("1")
     assert house.state.held("main", "NEW-USD") == 3
+
+
+async def test_a_symbol_whose_registration_was_rolled_back_is_not_known(house: House) -> None:
+    """Found by the simulation: trades of such a symbol could not be recorded until the next start."""
+    known = dict(house.state.instruments)
+
+    def fails_at_its_end(connection: Connection) -> None:
+        ledger.add_instrument(connection, default_instrument("NEW-USD"))
+        house.state.reload_catalogue(connection)
+        assert "NEW-USD" in house.state.instruments
+        raise StorageUnavailable("disk full")
+
+    with pytest.raises(StorageUnavailable):
+        await house.writer.submit(fails_at_its_end)
+    assert house.state.instruments == known
 
 
 async def test_more_facts_than_one_page_are_caught_up_in_one_go(house: House, books: Books) -> None:
