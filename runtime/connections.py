@@ -110,7 +110,7 @@ class Connections:
         filters: list[str] = []
         if "execution" not in self._roles:
             names += [RouteName.TRADE, RouteName.CASH_FLOW]
-            names += [RouteName.RESPONSE] if "signals" in self._roles else []
+            names += [RouteName.RESPONSE, RouteName.HALT] if "signals" in self._roles else []
             if "portfolio" in self._roles:
                 filters.append(self._topics.filter(RouteName.REQUEST, command=str(Command.RECOMPUTE)))
         return tuple(dict.fromkeys([*(self._topics.filter(name) for name in names), *filters]))

@@ -55,6 +55,7 @@ _MARKET_PATIENCE = 1.0
 """Seconds that a request waits for prices that came before it."""
 
 _MARKET = (RouteName.CANDLE, RouteName.PRICE)
+_OF_OTHERS = (RouteName.RESPONSE, RouteName.TRADE, RouteName.CASH_FLOW, RouteName.HALT)
 
 
 class Intake:
@@ -143,7 +144,7 @@ class Intake:
                 if reasons:
                     await self._start(self._refuse_market(incoming, match, reasons))
                 continue
-            if match is not None and match.route in (RouteName.RESPONSE, RouteName.TRADE, RouteName.CASH_FLOW):
+            if match is not None and match.route in _OF_OTHERS:
                 await self._read_other_process(incoming, match)
                 continue
             await self._start(self._take(incoming, match, self._market_taken))
@@ -396,7 +397,9 @@ class Intake:
 
     async def _read_other_process(self, incoming: Incoming, match: Match) -> None:
         """Roles may be spread over processes: answers to our bots, and facts to read from the ledger."""
-        if match.route is not RouteName.RESPONSE:
+        if match.route is RouteName.HALT:
+            await self._learn_halts()
+        elif match.route is not RouteName.RESPONSE:
             await self._core.follower.poll()
         elif self._core.signals is not None and match.account is not None:
             response = response_from(match.account, incoming.payload)
@@ -407,6 +410,15 @@ class Intake:
                         self._publisher.publish(output)
                 self.on_answer()
         incoming.ack()
+
+    async def _learn_halts(self) -> None:
+        """An account was halted or resumed. The message only says when to look: on an open broker anybody may have
+        sent it."""
+        signals = self._core.signals
+        if signals is not None:
+            with suppress(StorageUnavailable):  # execution refuses all the same; the next start knows
+                for change in await self._reader.read(orders.halt_changes):
+                    signals.on_halt(change)
 
 
 def _key(incoming: Incoming, delivery: orders.Delivery | None) -> str | int:

@@ -363,6 +363,20 @@ async def test_a_bot_trades_on_candles_from_the_bus(tmp_path: Path) -> None:
 # ---- roles over several processes -----------------------------------------------------------------------
 
 
+async def frozen_while_halted(ear: Ear, candles: list[dict[str, str]]) -> None:
+    """A halt and a resume reach the bots in another process than execution's."""
+    for command, body, is_frozen in zip(("halt", "resume"), candles, (True, False), strict=True):
+        assert (await ear.ask({"request_id": command, "note": "look"}, command))["status"] == "done"
+        async with asyncio.timeout(20):
+            while True:  # the signals process hears of it a moment after us
+                told = len(ear.all("bot/cross/recommendation"))
+                await ear.say("bot/cross/set", b"evaluate")
+                await ear.say("market/SOL-USD/candle/1m", body)
+                await ear.more("bot/cross/recommendation", told)
+                if (ear.all("bot/cross/recommendation")[-1].body["temperature"] == "FROZEN") is is_frozen:
+                    break
+
+
 @pytest.mark.parametrize("market", ["bus", "synthetic feed"])
 async def test_three_processes_with_a_role_each_trade_like_one(tmp_path: Path, market: str) -> None:
     """One database, one broker; the feed, if there is one, is with the signals."""
@@ -399,6 +413,8 @@ async def test_three_processes_with_a_role_each_trade_like_one(tmp_path: Path, m
             "trades of the bot",
         )
         assert trades
+        if market == "bus":
+            await frozen_while_halted(ear, rising(62, start=start)[60:])
         for server in servers.values():
             assert server.running, server.log
         await servers["signals"].stop()
