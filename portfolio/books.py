@@ -28,7 +28,7 @@ OrderKey: TypeAlias = tuple[datetime, bool, int, bool, bytes, str]
 class FillOutcome(NamedTuple):
     """What a fill meant. `result` is None only while its symbol waits for a recomputation.
 
-    `realized_pnl` is None when the fill closed nothing, or when a part of it is unmatched (unknown).
+    `realized_pnl` is None when the fill closed nothing, or when that of a part is unknown.
     """
 
     trade: Trade
@@ -54,7 +54,7 @@ class Attribution:
 
     @property
     def realized_pnl(self) -> Decimal:
-        """The realized P&L of its fills, unmatched parts left out."""
+        """The realized P&L of its fills, unknown parts left out."""
         return money_of(self.realized_units)
 
 
@@ -140,7 +140,7 @@ class SymbolBook:
                 self.closing_sells += 1
                 if realized is not None and realized > 0:
                     self.winning_sells += 1
-            # Of a sell that is partly unmatched the known part: the groups add up to the total.
+            # Of a sell that is partly unknown the known part: the groups add up to the total.
             known = sum(piece.pnl_units or 0 for piece in allocations) if realized is None else realized
             attribution.realized_units += known
         return result

@@ -47,7 +47,7 @@ class Explanation:
 
     @property
     def known_pnl(self) -> Decimal:
-        """The P&L of the matched parts."""
+        """The P&L of the parts of which it is known."""
         return sum((row.pnl for row in self.closes if row.pnl is not None), ZERO)
 
     @property
