@@ -51,11 +51,9 @@ def test_a_sell_says_what_it_realized(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_sell_beside_a_fee_without_a_value_says_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     line = Line()
-    facts: list[Fact] = [
-        line.deposit("1000"),
-        line.buy("1", "100", fee="0.01", fee_asset="BNB"),
-        line.sell("0.5", "130"),
-    ]
+    line.deposit("1000")
+    line.buy("1", "100", fee="0.01", fee_asset="BNB")
+    line.sell("0.5", "130")
 
     sold = said(monkeypatch, line.facts)[-1]
 
