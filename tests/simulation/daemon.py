@@ -107,6 +107,7 @@ class SimDaemon:
         self.process = Process(name)
         self.operations: Operations | None = None
         self.stopping = asyncio.Event()
+        self.working = False
         self._loop = loop
         self._settings = settings
         self._bots = bots
@@ -173,6 +174,7 @@ class SimDaemon:
         topics = Topics(settings.base_topic)
         self._bus = SimBus(self._broker, "daemon", Connections(settings, ROLES, topics).subscriptions())
         await operations.connect(self._bus)
+        self.working = True
         try:
             await operations.work(self.stopping)
             await operations.finish()

@@ -52,6 +52,8 @@ SETTLING = 5.0
 """Seconds after which nothing of what was said is still to be stored."""
 STOPPED_AT_AN_ORDER = 0.2
 """Chance of it, where daemons are stopped and replaced at all."""
+STOPPING = 10.0
+"""Seconds within which a daemon ends that is asked to."""
 KEPT = 400
 """Lines of the trace that are shown after a violation."""
 SYMBOLS = ["BTC-USD", "ETH-USD"]
@@ -141,6 +143,8 @@ class Faults:
     slow_disk: float
     venue: VenueFaults | None
     """Of the live venue, where there is one."""
+    stop: float
+    """SIGTERM."""
 
     @classmethod
     def drawn(cls, dice: random.Random) -> "Faults":
@@ -169,6 +173,7 @@ class Faults:
             asking=dice.choice((0.1, 0.2, 0.5)),
             slow_disk=0.03,
             venue=VenueFaults.drawn(dice) if dice.random() < LIVE_SHARE else None,
+            stop=some(0.3, 1, 6),
         )
 
 
@@ -191,6 +196,7 @@ CALM = Faults(
     asking=0,
     slow_disk=0,
     venue=None,
+    stop=0,
 )
 """Nothing goes wrong, and the person wants nothing: for comparisons with the real thing."""
 
@@ -447,6 +453,7 @@ class World:
         faults = self.faults
         self._every(faults.kill, self._kill_one)
         self._every(faults.fuse, self._light_fuse)
+        self._every(faults.stop, self._ask_to_stop)
         self._every(faults.cut, self.broker.cut)
         self._every(faults.broker_crash, self._crash_broker)
         self._every(faults.pause, self._pause_one)
@@ -474,6 +481,19 @@ class World:
     def _kill_one(self) -> None:
         if self.daemons:
             self.kill(self.dice.choice(self.daemons), "by time")
+
+    def _ask_to_stop(self) -> None:
+        """SIGTERM: what is under way may end, in its time."""
+        if self.daemons:
+            daemon = self.dice.choice(self.daemons)
+            self.stats["stops"] += 1
+            if daemon.working and not self.faults.pause:
+                self.loop.call_later(STOPPING, self._surely_stopped, daemon, context=OUTSIDE)
+            daemon.stopping.set()
+
+    def _surely_stopped(self, daemon: SimDaemon) -> None:
+        if daemon in self.daemons:
+            self.violated(f"L1 {daemon.name} did not end within {STOPPING:g} s of being asked to")
 
     def _light_fuse(self) -> None:
         if self.daemons:
