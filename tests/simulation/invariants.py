@@ -21,7 +21,7 @@ from runtime import wire
 from runtime.operations import ANNOUNCER
 from runtime.topics import Command, RouteName, Topics
 from tests.simulation.mark_invariants import wrongly_valued
-from tests.simulation.venue_invariants import at_venue, unlike_venue
+from tests.simulation.venue_invariants import at_venue, unlike_venue, untold_strangers
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -184,6 +184,8 @@ def _problems(connection: Connection, world: "World") -> Iterator[str]:
     yield from _sequences(connection, world)
     if world.venue is not None:
         yield from at_venue(world.venue, placed, trades)
+        if world.lives == 1:  # an alert may die with its process
+            yield from untold_strangers(world.venue, world.strangers_told)
     for result in verify(connection):
         if not result.ok:
             yield f"I6 verify {result.name}: {result.problems[:2]}"

@@ -44,6 +44,13 @@ def at_venue(venue: SimExchange, placed: list[Order], trades: list[Trade]) -> It
     yield from _ends(venue, orders)
 
 
+def untold_strangers(venue: SimExchange, told: set[str]) -> Iterator[str]:
+    """I5: whoever reads the alerts knows of every order that was filled and that nobody here placed."""
+    filled = {booked.id for booked in venue.orders if booked.stranger and booked.filled}
+    if filled != told:
+        yield f"I5 strangers' orders {sorted(filled)} were filled, alerts told of {sorted(told)}"
+
+
 def _one_to_one(venue: SimExchange, booked: list[Trade]) -> Iterator[str]:
     """I3: the venue's trades, each once, to the last digit."""
     theirs = Counter(_theirs(one.trade) for one in venue.happened)

@@ -4,6 +4,7 @@ A storm of faults, each seed with some of all kinds, then a quiet time in which 
 requests answered, orders closed, what is retained equal to what is stored.
 """
 
+import json
 import random
 import shutil
 import tempfile
@@ -293,6 +294,8 @@ class World:
         self.stats: Counter[str] = Counter()
         self.violations: list[str] = []
         self.announced: dict[int, set[bytes]] = {}
+        self.strangers_told: set[str] = set()
+        """Orders at the venue of which an alert said that nobody here placed them."""
         self.disk = Disk()
         self.trace: deque[str] = deque(maxlen=KEPT)
         self._folder = folder / "books"
@@ -359,6 +362,11 @@ class World:
         """After the last `read`."""
         self.file.close()
 
+    @property
+    def lives(self) -> int:
+        """How many daemons there were."""
+        return self._lives
+
     def _on_publish(self, topic: str, payload: bytes, retain: bool) -> None:
         self.say("bus", topic, payload[:160].decode("utf-8", "replace"))
         match = self.topics.parse(topic) if "/request/" in topic else None
@@ -366,6 +374,8 @@ class World:
             problem = self.read(lambda connection: invariants.asked_twice(connection, match.bot))
             if problem is not None:
                 self.violated(problem)
+        if b'"external_order"' in payload:
+            self.strangers_told.add(json.loads(payload)["about"]["venue_order_id"])
         sequence = invariants.announced_sequence(self.topics, topic, payload)
         if sequence is not None:
             self.announced.setdefault(sequence, set()).add(payload)
