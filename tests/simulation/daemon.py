@@ -9,6 +9,8 @@ import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Connection
@@ -58,10 +60,15 @@ class SimClock:
         return self.now()
 
 
-class OrdersSeen:
-    """Takes part in every transaction, to tell when one with a new order was committed and nothing was sent yet."""
+NEW_ORDERS = "SELECT count(*) FROM orders"
+NEW_CANCELS = "SELECT count(*) FROM inbox WHERE kind = 'CancelRequest'"
 
-    def __init__(self, tell: Callable[[], None]) -> None:
+
+class Watch:
+    """Takes part in every transaction, to tell when a count has grown with one and nothing came of it yet."""
+
+    def __init__(self, sql: str, tell: Callable[[], None]) -> None:
+        self._sql = sql
         self._tell = tell
         self._count: int | None = None
         self._seen = 0
@@ -71,7 +78,7 @@ class OrdersSeen:
 
     def before_commit(self, connection: Connection) -> None:
         """Look."""
-        self._seen = int(raw.execute(connection, "SELECT count(*) FROM orders").fetchall()[0][0])
+        self._seen = int(raw.execute(connection, self._sql).fetchall()[0][0])
 
     def committed(self) -> None:
         """Tell, but of the first look."""
@@ -101,7 +108,7 @@ class SimDaemon:
         exchanges: Mapping[str, Exchange],
         on_made: Callable[["SimDaemon"], None],
         on_end: Callable[["SimDaemon", BaseException | None], None],
-        on_order_stored: Callable[["SimDaemon"], None] | None = None,
+        watched: Mapping[str, Callable[["SimDaemon"], None]] = MappingProxyType({}),
     ) -> None:
         self.name = name
         self.process = Process(name)
@@ -118,7 +125,7 @@ class SimDaemon:
         self._exchanges = exchanges
         self._on_made = on_made
         self._on_end = on_end
-        self._on_order_stored = on_order_stored
+        self._watched = watched
         self._bus: SimBus | None = None
         self._open: list[Any] = []
 
@@ -152,8 +159,7 @@ class SimDaemon:
             prepare_books(connection, settings, clock, None)
             epochs = {role: leases.take(connection, role, self.name, clock.now()) for role in ROLES}
         fence = Fence(epochs)
-        watch = self._on_order_stored
-        watching = [] if watch is None else [OrdersSeen(lambda: watch(self))]
+        watching = [Watch(sql, partial(tell, self)) for sql, tell in self._watched.items()]
         writer = SimWriter(engine, self._disk, self._delays, [fence, *watching])
         reader = SimReader(self._file.read_engine(), self._disk, self._delays)
         self._open += [writer.abandon, reader.stop]

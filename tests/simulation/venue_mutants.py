@@ -100,6 +100,12 @@ def _unknown_is_lost() -> AbstractContextManager[Any]:
     return _times(grace=0.0)()
 
 
+def _strangers_not_told() -> AbstractContextManager[Any]:
+    """A stranger's order is recorded, and nobody is told."""
+    real = adoption.alert
+    return patch.object(adoption, "alert", lambda code, *more: real(code.replace("external", "some"), *more))
+
+
 VENUE_MUTANTS: dict[str, Mutant] = {
     "live-blind-retry": _replace(LiveVenue, "send", _blind_retry),
     "live-no-grace": _unknown_is_lost,
@@ -117,5 +123,6 @@ VENUE_MUTANTS: dict[str, Mutant] = {
     "live-closed-before-its-trades": _replace(LiveRecorder, "_as_shown", staticmethod(_closed_at_once)),
     "live-cancelled-once": _cancelled_once,
     "live-cancel-forgotten-at-restart": _replace(orders, "unwanted", lambda _connection: frozenset()),
+    "live-strangers-not-told": _strangers_not_told,
     "live-expiry-ignored": _replace(Reconciler, "_note_ending", lambda *_: None),
 }

@@ -36,7 +36,7 @@ from signals.loading import check_bot
 from tests.simulation import invariants
 from tests.simulation.broker import Broker, NetworkFaults
 from tests.simulation.bus import SimBus
-from tests.simulation.daemon import EXPECTED_ENDS, SimDaemon, true_time
+from tests.simulation.daemon import EXPECTED_ENDS, NEW_CANCELS, NEW_ORDERS, SimDaemon, true_time
 from tests.simulation.exchange import SimExchange
 from tests.simulation.invariants import PAPER
 from tests.simulation.loop import OUTSIDE, PROCESS, Deadlock, Process, SimLoop, TooManySteps, in_process
@@ -55,6 +55,8 @@ STOPPED_AT_AN_ORDER = 0.2
 """Chance of it, where daemons are stopped and replaced at all."""
 STOPPING = 10.0
 """Seconds within which a daemon ends that is asked to."""
+KILLED_AT_A_CANCEL = 0.3
+"""Chance of it, where daemons are killed at all."""
 KEPT = 400
 """Lines of the trace that are shown after a violation."""
 SYMBOLS = ["BTC-USD", "ETH-USD"]
@@ -401,11 +403,20 @@ class World:
             slow=self.faults.slow_disk,
             on_made=self._on_made,
             on_end=self._on_end,
-            on_order_stored=self._on_order_stored if self.faults.pause and self.faults.second_daemon else None,
+            watched=self._watched(),
         )
         self.daemons.append(daemon)
         self.say("start", daemon.name)
         daemon.start()
+
+    def _watched(self) -> dict[str, Callable[[SimDaemon], None]]:
+        """The commits at which something goes wrong in this world."""
+        found: dict[str, Callable[[SimDaemon], None]] = {}
+        if self.faults.pause and self.faults.second_daemon:
+            found[NEW_ORDERS] = self._on_order_stored
+        if self.faults.kill:
+            found[NEW_CANCELS] = self._on_cancel_stored
+        return found
 
     def _on_made(self, daemon: SimDaemon) -> None:
         """I1: the paper exchange is watched, whoever drives it."""
@@ -530,6 +541,15 @@ class World:
         if self._storm and self.dice.random() < STOPPED_AT_AN_ORDER:
             self.say("fault", "stopped at an order")
             self._pause(daemon, self.loop.time() + self.dice.uniform(2.0, 9.0))
+
+    def _on_cancel_stored(self, daemon: SimDaemon) -> None:
+        """Between the commit of a cancel and what comes of it."""
+        if self._storm and self.dice.random() < KILLED_AT_A_CANCEL:
+            self.loop.call_later(self.dice.uniform(0.0, 0.2), self._kill_at_a_cancel, daemon, context=OUTSIDE)
+
+    def _kill_at_a_cancel(self, daemon: SimDaemon) -> None:
+        if daemon in self.daemons:
+            self.kill(daemon, "at a cancel")
 
     def _pause(self, daemon: SimDaemon, until: float) -> None:
         daemon.process.paused_until = until
