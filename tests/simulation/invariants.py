@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from config.exact import plain
 from config.times import stored_time
 from execution import followers, leases, ledger, orders, raw
+from execution.errors import LedgerError
 from execution.model import Fact, Order, OrderStatus, Trade
 from execution.service import STORAGE
 from portfolio.position import Portfolio
@@ -79,18 +80,22 @@ def unrest(world: "World") -> str | None:
     unanswered = world.person.unanswered
     if unanswered:
         return f"I5 without a final answer: {unanswered[:5]}"
-    return world.read(lambda connection: next(_unfinished(connection, world), None))
+    try:
+        return world.read(lambda connection: next(_unfinished(connection, world), None))
+    except LedgerError:
+        return "L1 nobody has set up the books yet"
 
 
 def _lost_deposits(connection: Connection, world: "World") -> Iterator[str]:
-    """What the broker has confirmed arrives, unless a crash of the broker lost it or the storage refused it."""
-    faults = world.faults
-    if faults.broker_crash or faults.full or faults.locked or faults.broken:
+    """What the broker has confirmed arrives, unless a crash of the broker lost it or the storage refused it (whose
+    amount the answer does not tell, so that only their number can be compared)."""
+    if world.faults.broker_crash:
         return
     booked = {flow.amount for flow in ledger.cash_flows(connection)}
-    for amount, nameless in world.person.nameless.items():
-        if nameless.confirmed and amount not in booked:
-            yield f"I5 the deposit of {amount}, which nobody can repeat, was lost"
+    nameless = world.person.nameless
+    lost = [amount for amount, deposit in nameless.items() if deposit.confirmed and amount not in booked]
+    if len(lost) > world.person.refused_nameless:
+        yield f"I5 deposits that nobody can repeat were lost: {lost}, {world.person.refused_nameless} were refused"
 
 
 def _unfinished(connection: Connection, world: "World") -> Iterator[str]:

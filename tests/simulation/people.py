@@ -135,6 +135,10 @@ class Nameless:
     payload: bytes
     confirmed: bool = False
 
+    def is_over(self, publishing: "asyncio.Future[None]") -> None:
+        """The broker has confirmed it, or the connection is lost."""
+        self.confirmed = publishing.exception() is None
+
 
 @dataclass(slots=True)
 class Heard:
@@ -165,6 +169,8 @@ class Person:
         self.heard = Heard()
         self.nameless: dict[Decimal, Nameless] = {}
         """Deposits without an id, by their amounts."""
+        self.refused_nameless = 0
+        """How many answers said that something without an id was refused."""
         self.busy = True
         self._loop = loop
         self._broker = broker
@@ -231,7 +237,8 @@ class Person:
         if self._dice.random() < 0.5:
             await self.want(Command.DEPOSIT, amount=str(self._dice.randint(1, 999)))
         else:
-            await self._deposit_without_id()
+            for _ in range(3):
+                await self._deposit_without_id()
 
     async def _deposit_without_id(self) -> None:
         """Of an amount that nobody else deposits. Nobody can ask for it again: only the broker can."""
@@ -242,8 +249,8 @@ class Person:
         payload = wire.encode({"amount": plain(amount)})
         nameless = self.nameless[amount] = Nameless(payload)
         with suppress(BusUnavailable):
-            await self._bus.publish(self._topics.request(self._any_account(), Command.DEPOSIT), payload)
-            nameless.confirmed = True
+            topic = self._topics.request(self._any_account(), Command.DEPOSIT)
+            (await self._bus.publish_soon(topic, payload)).add_done_callback(nameless.is_over)
 
     async def _rest(self, symbol: str) -> None:
         """A limit order, which its owner may cancel."""
@@ -351,6 +358,7 @@ class Person:
     def _answered(self, request_id: str, answer: dict[str, Any]) -> None:
         wanted = self.wanted.get(request_id)
         code = None if answer["reason"] is None else answer["reason"]["code"]
+        self.refused_nameless += request_id.startswith("auto-") and code is not None
         if wanted is None or code in NOT_BINDING:
             return
         wanted.accepted = True
