@@ -51,7 +51,7 @@ PATIENCE = 120.0
 """Seconds within which everything must have come to rest after them."""
 SETTLING = 5.0
 """Seconds after which nothing of what was said is still to be stored."""
-STOPPED_AT_AN_ORDER = 0.2
+STOPPED_AT_AN_ORDER = 0.4
 """Chance of it, where daemons are stopped and replaced at all."""
 STOPPING = 10.0
 """Seconds within which a daemon ends that is asked to."""
@@ -540,7 +540,7 @@ class World:
         than the grace and shorter than the request lives. The storm may be over then."""
         if self._storm and self.dice.random() < STOPPED_AT_AN_ORDER:
             self.say("fault", "stopped at an order")
-            self._pause(daemon, self.loop.time() + self.dice.uniform(2.0, 9.0))
+            self._pause(daemon, self.loop.time() + self.dice.uniform(4.0, 8.0), replaced_after=0.3)
 
     def _on_cancel_stored(self, daemon: SimDaemon) -> None:
         """Between the commit of a cancel and what comes of it."""
@@ -551,11 +551,11 @@ class World:
         if daemon in self.daemons:
             self.kill(daemon, "at a cancel")
 
-    def _pause(self, daemon: SimDaemon, until: float) -> None:
+    def _pause(self, daemon: SimDaemon, until: float, *, replaced_after: float = 3.0) -> None:
         daemon.process.paused_until = until
         self.stats["pauses"] += 1
         if self.faults.second_daemon:
-            self.loop.call_later(self.dice.uniform(0.1, 3.0), self.start_daemon, context=OUTSIDE)
+            self.loop.call_later(self.dice.uniform(0.1, replaced_after), self.start_daemon, context=OUTSIDE)
 
     def _set_clock(self) -> None:
         if self.daemons:
