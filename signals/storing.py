@@ -1,6 +1,7 @@
 """What the signals service stores: read at start, written in one transaction for each decision."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -60,7 +61,8 @@ async def commit(
 ) -> list[OrderRequest]:
     """One transaction with all that waits; the requests that it made durable.
 
-    Raises StorageUnavailable: everything then waits as before.
+    Raises StorageUnavailable: everything then waits as before. Whoever is cancelled meanwhile is so when the end of
+    the transaction is known: what it stored must not wait to be stored again.
     """
     waiting = store.take()
     taken = unanswered.take()
@@ -78,14 +80,32 @@ async def commit(
         outbox.mark_done(connection, taken.answered)
 
     try:
-        await writer.submit(work)
+        interrupted = await _to_its_end(writer.submit(work))
     except BaseException:
         store.give_back(waiting)
         unanswered.give_back(taken)
         for runner, saved in before:
             runner.saved = saved
         raise
-    return unanswered.stored(taken)
+    requests = unanswered.stored(taken)
+    if interrupted is not None:
+        raise interrupted
+    return requests
+
+
+async def _to_its_end(committing: Awaitable[None]) -> asyncio.CancelledError | None:
+    """Wait for a commit, also when cancelled meanwhile: then that is returned. Raises what the commit raises."""
+    if not (asyncio.isfuture(committing) or asyncio.iscoroutine(committing)):
+        await committing  # done already, and a replay has no time for a task
+        return None
+    commit = asyncio.ensure_future(committing)
+    try:
+        await asyncio.shield(commit)
+    except asyncio.CancelledError as error:
+        await asyncio.wait((commit,))
+        commit.result()
+        return error
+    return None
 
 
 def _save_state(connection: Connection, name: str, row: Mapping[str, Any], now: datetime) -> None:
