@@ -94,7 +94,8 @@ async def commit(
 
 
 async def _to_its_end(committing: Awaitable[None]) -> asyncio.CancelledError | None:
-    """Wait for a commit, also when cancelled meanwhile: then that is returned. Raises what the commit raises."""
+    """Wait for a commit, also when cancelled meanwhile: then that is returned, or raised if nothing was stored.
+    Raises what the commit raises."""
     if not (asyncio.isfuture(committing) or asyncio.iscoroutine(committing)):
         await committing  # done already, and a replay has no time for a task
         return None
@@ -103,7 +104,8 @@ async def _to_its_end(committing: Awaitable[None]) -> asyncio.CancelledError | N
         await asyncio.shield(commit)
     except asyncio.CancelledError as error:
         await asyncio.wait((commit,))
-        commit.result()
+        if commit.cancelled() or commit.exception() is not None:
+            raise  # and not what the commit raises: whoever tries again after that would never end
         return error
     return None
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from execution.errors import StorageUnavailable
 from execution.writer import InlineReader
+from signals.service import SignalsService
 from tests.signals.stage import SMA, Stage, bot, candle
 
 
@@ -17,16 +19,21 @@ class LateWriter:
         self._inner = inner
         self.let_go = asyncio.Event()
         self.waiting = asyncio.Event()
+        self.full = False
 
     async def submit(self, work: Callable[[Any], Any]) -> Any:
+        if self.full:
+            self.waiting.set()
+            await self.let_go.wait()
+            raise StorageUnavailable("disk full")
         done = self._inner.submit(work)
         self.waiting.set()
         await self.let_go.wait()
         return await done
 
 
-async def test_a_candle_that_was_committed_when_its_task_was_cancelled_is_stored_once() -> None:
-    """Found by the simulation, seed 300309: a daemon that was asked to stop refused its last request."""
+async def interrupted(*, full: bool) -> SignalsService:
+    """A service whose task was cancelled in the middle of a commit."""
     stage = Stage([bot(SMA)])
     late = LateWriter(stage.writer)
     service = type(stage.service)(stage.bots, late, InlineReader(stage.writer), stage.clock)
@@ -34,6 +41,7 @@ async def test_a_candle_that_was_committed_when_its_task_was_cancelled_is_stored
     await service.start()
     late.let_go.clear()
     late.waiting.clear()
+    late.full = full
     task = asyncio.ensure_future(service.on_candle(candle(0, 100)))
     await late.waiting.wait()
     task.cancel()
@@ -41,5 +49,19 @@ async def test_a_candle_that_was_committed_when_its_task_was_cancelled_is_stored
     late.let_go.set()
     with pytest.raises(asyncio.CancelledError):
         await task
+    late.full = False
+    return service
+
+
+async def test_a_candle_that_was_committed_when_its_task_was_cancelled_is_stored_once() -> None:
+    """Found by the simulation, seed 300309: a daemon that was asked to stop refused its last request."""
+    service = await interrupted(full=False)
+    await service.on_candle(candle(1, 101))
+    await service.flush()
+
+
+async def test_whoever_is_cancelled_while_the_storage_fails_is_cancelled_and_what_waited_waits_on() -> None:
+    """Found by the simulation, seed 310033: the failure took the place of the stop, and the daemon never ended."""
+    service = await interrupted(full=True)
     await service.on_candle(candle(1, 101))
     await service.flush()
