@@ -49,6 +49,7 @@ def quiet() -> Iterator[Path]:
     logging.disable(logging.CRITICAL)
     was_on = gc.isenabled()
     gc.disable()
+    gc.freeze()  # what was there before need not be looked through for what the worlds leave behind
     memory = Path("/dev/shm")
     try:
         with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
@@ -59,6 +60,7 @@ def quiet() -> Iterator[Path]:
         if was_on:
             gc.enable()
         gc.collect()
+        gc.unfreeze()
 
 
 def run_job(job: Job, progress: Progress | None = None) -> list[Outcome]:

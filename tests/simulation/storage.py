@@ -9,6 +9,7 @@ import random
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -166,6 +167,17 @@ class SimReader:
             self._connection = None
 
 
+@lru_cache(maxsize=8)
+def _writing(path: Path) -> Engine:
+    """The engine of a path, for all worlds that use it one after another: what it has compiled is kept."""
+    return writer_engine(sqlite_url(path), busy_timeout_ms=0, synchronous="OFF")
+
+
+@lru_cache(maxsize=8)
+def _reading(path: Path) -> Engine:
+    return reader_engine(sqlite_url(path), busy_timeout_ms=0, connections=1)
+
+
 class File:
     """The database file of a world, which may move on to a copy as a crash left it.
 
@@ -175,7 +187,7 @@ class File:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._number = 0
-        self._engines: dict[str, Engine] = {}
+        self._connection: Connection | None = None
 
     @property
     def path(self) -> Path:
@@ -184,31 +196,36 @@ class File:
 
     def write_engine(self) -> Engine:
         """For a writer. A locked database is found at once: waiting for it is the simulation's matter."""
-        if "write" not in self._engines:
-            self._engines["write"] = writer_engine(sqlite_url(self.path), busy_timeout_ms=0, synchronous="OFF")
-        return self._engines["write"]
+        return _writing(self.path)
 
     def read_engine(self) -> Engine:
         """For a reader."""
-        if "read" not in self._engines:
-            self._engines["read"] = reader_engine(sqlite_url(self.path), busy_timeout_ms=0, connections=1)
-        return self._engines["read"]
+        return _reading(self.path)
+
+    def read(self, query: Callable[[Connection], T]) -> T:
+        """What is committed, for whoever looks from outside."""
+        if self._connection is None:
+            self._connection = self.read_engine().connect()
+        return read_on(self._connection, query)
 
     def close(self) -> None:
-        """Close every connection; the next engine opens new ones."""
-        for engine in self._engines.values():
-            engine.dispose()
-        self._engines.clear()
+        """Close every connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self.write_engine().dispose()
+        self.read_engine().dispose()
 
     def crash(self) -> None:
         """Go on with a copy of database and log, made while nobody had closed them."""
         before = self.path
-        self._number += 1
-        shutil.copyfile(before, self.path)
+        copy = self._folder / f"{self._number + 1}.db"
+        shutil.copyfile(before, copy)
         log = before.with_name(f"{before.name}-wal")
         if log.exists():
-            shutil.copyfile(log, self.path.with_name(f"{self.path.name}-wal"))
+            shutil.copyfile(log, copy.with_name(f"{copy.name}-wal"))
         self.close()
+        self._number += 1
 
 
 class Locker:

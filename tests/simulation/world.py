@@ -29,7 +29,7 @@ from execution.model import Account, AccountKind, CashFlowKind, Order
 from execution.venue import VenueReport
 from portfolio.errors import PortfolioError
 from runtime.core import OPENING
-from runtime.database import ensure_account, open_database, read, seed_catalogue, sqlite_url
+from runtime.database import ensure_account, open_database, seed_catalogue, sqlite_url
 from runtime.topics import RouteName, Topics
 from signals.bot_file import BotFile
 from signals.loading import check_bot
@@ -173,7 +173,7 @@ class Faults:
             broken=some(0.3, 1, 5),
             crash_image=dice.random() < 0.5,
             naughty=dice.random() < 0.6,
-            asking=dice.choice((0.1, 0.2, 0.5)),
+            asking=dice.choice((0.15, 0.25, 0.5)),
             slow_disk=0.03,
             venue=VenueFaults.drawn(dice) if dice.random() < LIVE_SHARE else None,
             stop=some(0.3, 1, 6),
@@ -358,7 +358,7 @@ class World:
 
     def read(self, query: Callable[[Connection], invariants.T]) -> invariants.T:
         """One read of what is committed, beside everybody."""
-        return read(self.file.read_engine(), query)
+        return self.file.read(query)
 
     def close(self) -> None:
         """After the last `read`."""
