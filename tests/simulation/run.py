@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -57,10 +58,12 @@ def quiet() -> Iterator[Path]:
     finally:
         structlog.configure(**before)
         logging.disable(level)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # coroutines that never began, as in a killed process
+            gc.collect()
+        gc.unfreeze()
         if was_on:
             gc.enable()
-        gc.collect()
-        gc.unfreeze()
 
 
 def run_job(job: Job, progress: Progress | None = None) -> list[Outcome]:

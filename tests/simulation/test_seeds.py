@@ -29,7 +29,7 @@ def test_worlds_keep_every_promise(monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes = run_seeds(range(SEEDS), workers=2)
     assert len(outcomes) == SEEDS
     assert [(outcome.seed, outcome.violation) for outcome in outcomes if outcome.violation] == []
-    assert _sum(outcomes, "fills") > 5 * SEEDS, "hardly anything was traded"
+    assert _sum(outcomes, "fills") > 4 * SEEDS, "hardly anything was traded"
     assert _sum(outcomes, "live fills") > SEEDS, "hardly anything was traded at a venue"
     assert _sum(outcomes, "kills") > SEEDS / 4, "hardly anybody was killed"
 
