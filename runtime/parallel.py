@@ -25,6 +25,9 @@ Work: TypeAlias = Callable[[J, Progress | None], R]
 
 _DONE, _RESULT, _ERROR = "done", "result", "error"
 
+_GRACE = 5.0
+"""Seconds for workers to end after a SIGTERM, before they are killed."""
+
 
 class WorkerLost(RuntimeFault):
     """A worker process ended without an answer, or with an error that cannot travel."""
@@ -111,10 +114,13 @@ class _Crew:
             self._give(pipe)
 
     def end(self) -> None:
-        """End the workers, whatever they are at."""
+        """End the workers, whatever they are at, and whatever they do about a SIGTERM."""
         for pipe, process in self._workers.items():
             pipe.close()
             process.terminate()
+        for process in self._workers.values():
+            process.join(_GRACE)
+            process.kill()
             process.join()
             process.close()
 

@@ -39,6 +39,19 @@ def vanish(job: int, progress: Progress | None) -> int:
     return job
 
 
+def deaf(job: int, progress: Progress | None) -> int:
+    """Job 1 ends the run when job 0, which does not hear a SIGTERM, is at work."""
+    here = Path(os.environ["FILLBOOK_TEST_DEAF"])
+    if job:
+        while not here.exists():
+            time.sleep(0.01)
+        raise ConfigError("enough")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    here.touch()
+    time.sleep(60)
+    return job
+
+
 def test_results_come_in_the_order_of_the_jobs_from_several_processes() -> None:
     found = run_all(squared, range(6), workers=2)
     assert [square for square, _ in found] == [0, 1, 4, 9, 16, 25]
@@ -92,4 +105,15 @@ def test_a_ctrl_c_while_the_workers_start_leaves_none_behind(monkeypatch: pytest
     with pytest.raises(KeyboardInterrupt):
         run_all(squared, range(4), workers=2)
     assert started
+    assert not multiprocessing.active_children()
+
+
+def test_a_worker_that_does_not_hear_a_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen: a handler of somebody else's (coverage's) that waited for a lock which the interrupted code held."""
+    monkeypatch.setattr(parallel, "_GRACE", 0.3)
+    monkeypatch.setenv("FILLBOOK_TEST_DEAF", str(tmp_path / "here"))
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match="enough"):
+        run_all(deaf, [0, 1], workers=2)
+    assert time.monotonic() - began < 30  # the worker would sleep for 60 s
     assert not multiprocessing.active_children()
