@@ -251,13 +251,13 @@ class Operations:
         republish_at = loop.time() + republish_every
         while True:
             try:
+                if self.core.execution is not None:  # first: a million facts that are still to be told take minutes
+                    await self.core.execution.keep_totals(self._settings.execution.totals_facts)
                 await self.core.on_timer()
                 await self._ports.forgeries.tell(self.core.execution, self.publish)
                 self._voice.repeat_requests()
                 self._voice.say_advice()
                 await self._store_announced()
-                if self.core.execution is not None:
-                    await self.core.execution.keep_totals(self._settings.execution.totals_facts)
             except StorageUnavailable as error:
                 log.error("the storage fails", error=str(error))
             if loop.time() >= republish_at:
