@@ -395,6 +395,10 @@ MUTANTS: dict[str, Mutant] = {
 }
 
 MASKED: dict[str, str] = {
+    "checkpoint-before-allocations": (
+        "rare, not masked: a process must die between two commits of one moment, the first with a snapshot; found at"
+        " seed 733 of worlds that were a little larger"
+    ),
     "live-sent-at-any-time": (
         "rare, not masked: a process must sleep for longer than the grace between the commit of an order and its"
         " sending, while another takes over and gives the order up; tests/execution/test_live.py lets one sleep"

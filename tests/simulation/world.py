@@ -45,7 +45,7 @@ from tests.simulation.storage import Disk, File, Locker
 from tests.simulation.venue_faults import VenueFaults
 from tests.simulation.venue_invariants import LIVE
 
-STORMS = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
+STORMS = (0.5, 1.0, 1.5, 2.0, 3.0, 6.0)
 """Seconds of faults, as drawn: short ones show most, long ones what needs many things to happen."""
 PATIENCE = 120.0
 """Seconds within which everything must have come to rest after them."""
@@ -60,7 +60,7 @@ KILLED_AT_A_CANCEL = 0.3
 KEPT = 400
 """Lines of the trace that are shown after a violation."""
 SYMBOLS = ["BTC-USD", "ETH-USD"]
-HISTORY = 8
+HISTORY = 20
 """Candles of each symbol before the beginning."""
 LIVE_SHARE = 0.5
 """Of all worlds: in these a second account trades at a live venue."""
@@ -70,7 +70,7 @@ SETTINGS = (
     "account.initial_deposit=20000",
     "portfolio.verify_minutes=0",
     "portfolio.recompute_minutes=0",
-    "portfolio.publish_interval_ms=400",
+    "portfolio.publish_interval_ms=800",
     "portfolio.republish_seconds=5",
     "portfolio.checkpoint_facts=5",
     "execution.totals_facts=7",
@@ -173,7 +173,7 @@ class Faults:
             broken=some(0.3, 1, 5),
             crash_image=dice.random() < 0.5,
             naughty=dice.random() < 0.6,
-            asking=dice.choice((0.15, 0.25, 0.5)),
+            asking=dice.choice((0.1, 0.2, 0.5)),
             slow_disk=0.03,
             venue=VenueFaults.drawn(dice) if dice.random() < LIVE_SHARE else None,
             stop=some(0.3, 1, 6),
@@ -605,7 +605,7 @@ class World:
         while self.loop.time() < deadline:
             await self._stop_bots()
             await self._cancel_open()
-            await self._sleep(0.5)
+            await self._sleep(0.6)
             wrong = self._stopped() or invariants.unrest(self)
             if wrong is None:
                 return None
