@@ -1,4 +1,5 @@
-"""From the bus to the services: decode, identify, hand over, and acknowledge only what is committed.
+"""From the bus to the services: decode, identify, hand over, and acknowledge only what is committed, and of what
+was refused only what the broker has heard of: nobody may be able to say it again.
 
 Requests are worked on side by side (they may share a commit); candles and prices one after another, in the
 order in which they came. A message that cannot be taken is a dead letter with an alert, never a loss and
@@ -264,7 +265,9 @@ class Intake:
             return
         delivery = None if decoded.given_id else self._delivery(incoming)
         key = None if delivery is None else delivery.key
-        await self._core.handle(Envelope(decoded.message, decoded.body_hash, key))
+        request = decoded.message
+        await self._core.handle(Envelope(request, decoded.body_hash, key))
+        await self._publisher.refusal_heard(request.account, request.request_id)
 
     async def _is_ours(self, request: OrderRequest) -> bool:
         """Policies store a request before they send it. An external broker without an access list lets anybody
@@ -296,14 +299,14 @@ class Intake:
             self._publisher.put(Outgoing(incoming.topic, b"", retain=True, keep=True))
         if refused.request_id is not None and match.account is not None:
             reason = refused.reasons[0]
-            self._publisher.publish(
+            await self._publisher.surely(
                 Responded(match.account, refused.request_id, ResponseStatus.REFUSED, final=True, reason=reason)
             )
             return
         await self._bury(incoming, match, *refused.reasons)
 
     async def _bury(self, incoming: Incoming, match: Match | None, *reasons: Reason) -> None:
-        """Keep a message that could not be taken, and say so."""
+        """Keep a message that could not be taken, and say so; returns when the broker has heard it."""
         text = "; ".join(str(reason) for reason in reasons)
         letter = orders.DeadLetter(
             id=derived_id(
@@ -320,7 +323,7 @@ class Intake:
             await self._core.execution.bury(letter)
         account = None if match is None else match.account
         log.warning("message refused", topic=letter.topic, reason=text, size=letter.size, letter=letter.id)
-        self._publisher.publish(
+        await self._publisher.surely(
             AlertRaised(
                 Severity.WARNING,
                 reasons[0].code,

@@ -8,7 +8,7 @@ published anew from the database after each connect, and stale advice helps nobo
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -23,6 +23,7 @@ from execution.model import (
     HaltRequest,
     OrderRequest,
     Responded,
+    ResponseStatus,
 )
 from execution.ports import Clock, Reader
 from portfolio.position import PortfolioChanged, PositionChanged
@@ -44,6 +45,8 @@ class Outgoing:
     payload: bytes
     retain: bool = False
     keep: bool = False
+    heard: "asyncio.Future[None] | None" = None
+    """Done when the broker has it (or when it was dropped, the broker being away too long)."""
 
 
 class Publisher:
@@ -58,6 +61,7 @@ class Publisher:
         self._wake = asyncio.Event()
         self._under_way = 0
         self._progress = asyncio.Event()
+        self._refusals: dict[str, asyncio.Future[None]] = {}
         self.dropped = 0
         self._encoders: dict[type, Callable[[Any], Outgoing]] = {
             Responded: self._response,
@@ -89,6 +93,21 @@ class Publisher:
         if encoder is not None:
             self.put(encoder(message))
 
+    async def surely(self, message: Published) -> None:
+        """Take one message that must arrive; returns when the broker has it, however long that takes."""
+        outgoing = self._encoders[type(message)](message)
+        heard = outgoing.heard or asyncio.get_running_loop().create_future()
+        self.put(replace(outgoing, keep=True, heard=heard))
+        await asyncio.wait((heard,))
+
+    async def refusal_heard(self, account: str, request_id: str) -> None:
+        """Return when the broker has the last refusal of this request that was taken, at once if there is none under
+        way. It waits for as long as the broker is away."""
+        if self._refusals:
+            heard = self._refusals.get(self._topics.response(account, request_id))
+            if heard is not None:
+                await asyncio.wait((heard,))
+
     def announce(self, fact: Fact) -> None:
         """Take one fact, with its sequence."""
         if isinstance(fact, CashFlow):
@@ -102,7 +121,7 @@ class Publisher:
         if not outgoing.keep and not self._bus.is_connected:
             return
         if len(self._queue) >= self._limit:
-            self._queue.popleft()
+            self._is_over(self._queue.popleft())
             self.dropped += 1
             if self.dropped in (1, 10) or self.dropped % 1000 == 0:
                 log.error("messages dropped: the broker is away too long", dropped=self.dropped, limit=self._limit)
@@ -145,6 +164,15 @@ class Publisher:
         self._progress.set()
         if future.cancelled() or future.exception() is not None:
             self._again(outgoing)
+        else:
+            self._is_over(outgoing)
+
+    def _is_over(self, outgoing: Outgoing) -> None:
+        if outgoing.heard is None:
+            return
+        outgoing.heard.set_result(None)
+        if self._refusals.get(outgoing.topic) is outgoing.heard:
+            del self._refusals[outgoing.topic]
 
     def _again(self, outgoing: Outgoing) -> None:
         if outgoing.keep:
@@ -155,7 +183,10 @@ class Publisher:
 
     def _response(self, message: Responded) -> Outgoing:
         topic = self._topics.response(message.account, message.request_id)
-        return Outgoing(topic, wire.encode(wire.response_wire(message)), keep=True)
+        heard = None
+        if message.status is ResponseStatus.REFUSED:
+            heard = self._refusals[topic] = asyncio.get_running_loop().create_future()
+        return Outgoing(topic, wire.encode(wire.response_wire(message)), keep=True, heard=heard)
 
     def _halt(self, message: HaltChanged) -> Outgoing:
         return Outgoing(

@@ -7,18 +7,19 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from execution.answers import refused
 from execution.errors import StorageUnavailable
-from execution.model import Event, Price
+from execution.model import Event, Price, Reason
 from execution.orders import DeadLetter
 from execution.service import Envelope
 from runtime import intake as intake_module
 from runtime.bus import MemoryBroker, MemoryBus
 from runtime.clock import ReplayClock
-from runtime.core import Core, Published
+from runtime.core import Core
 from runtime.follower import LedgerFollower
 from runtime.intake import Intake
 from runtime.jsondoc import Limits
-from runtime.publisher import Publisher
+from runtime.publisher import Outgoing, Publisher
 from runtime.topics import Command, Topics
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -45,6 +46,7 @@ class Execution:
         self.may_commit = asyncio.Event()
         self.may_commit.set()
         self.ends: list[asyncio.Future[None]] = []
+        self.refusing = False
 
     def _perhaps(self) -> None:
         if self.failures:
@@ -67,7 +69,9 @@ class Execution:
         await self.may_commit.wait()
         if self.ends:
             await self.ends.pop(0)
-        return ()
+        if not self.refusing:
+            return ()
+        return [refused(envelope.request, Reason("storage_unavailable", None, None, "disk I/O error"))]
 
     async def delivered(self, _delivery: object, _window: int, _taken: object) -> str | None:
         """Nothing is committed yet."""
@@ -87,9 +91,9 @@ class Scene:
         self.bus = MemoryBus(self.broker, "daemon", [TOPICS.price("BTC-USD"), DEPOSITS])
         self.execution = Execution()
         clock = ReplayClock(NOON)
-        said: list[Published] = []
+        self.publisher = Publisher(self.bus, TOPICS, clock, limit=10)
         core = Core(
-            said.append,
+            self.publisher.publish,
             LedgerFollower(NoReader()),  # type: ignore[arg-type]
             self.execution,  # type: ignore[arg-type]
             None,
@@ -100,7 +104,7 @@ class Scene:
             NoReader(),  # type: ignore[arg-type]
             self.bus,
             TOPICS,
-            Publisher(self.bus, TOPICS, clock, limit=100),
+            self.publisher,
             clock,
             limits=Limits(10_000, 10),
             kept_bytes=1000,
@@ -109,6 +113,14 @@ class Scene:
             boot_id="boot",
             future=timedelta(seconds=5),
         )
+
+    def begin_to_say(self) -> None:
+        """What the daemon says reaches the broker."""
+        self._saying = asyncio.create_task(self.publisher.run())
+
+    def say_no_more(self) -> None:
+        """From here on nothing does."""
+        self._saying.cancel()
 
     @property
     def unacknowledged(self) -> int:
@@ -134,7 +146,9 @@ async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     made = Scene()
     await made.bus.start()
     running = asyncio.create_task(made.intake.run())
+    made.begin_to_say()
     yield made
+    made.say_no_more()
     assert not running.done(), running
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -198,3 +212,47 @@ async def test_a_copy_that_is_tried_again_after_another_one_was_done_is_still_th
     first.set_exception(StorageUnavailable("committed, but what came of it cannot be read"))
     await scene.until(lambda: len(scene.execution.handled) == 3)
     assert len(set(scene.execution.handled)) == 1
+
+
+async def _refuse_one(scene: Scene, payload: bytes) -> None:
+    """A request is refused while nothing leaves the daemon."""
+    scene.say_no_more()
+    await scene.bus.publish(DEPOSITS, payload)
+    await scene.until(lambda: not scene.publisher.idle)
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+REFUSED = {
+    "by the storage": DEPOSIT,
+    "for its content": b'{"amount": "none", "request_id": "mine"}',
+    "as a letter": b"{",
+}
+
+
+@pytest.mark.parametrize("payload", REFUSED.values(), ids=REFUSED)
+async def test_a_refused_request_stays_with_the_broker_until_the_refusal_is_out(scene: Scene, payload: bytes) -> None:
+    """A daemon that is killed before that is asked again by the broker; the sender may be unable to ask."""
+    scene.execution.refusing = True
+    await _refuse_one(scene, payload)
+    assert scene.unacknowledged == 1
+    scene.begin_to_say()
+    await scene.until(lambda: not scene.unacknowledged)
+    assert any(b"refused" in said for _, said, _ in scene.broker.published)
+
+
+async def test_a_refusal_that_had_to_be_dropped_holds_up_nothing(scene: Scene) -> None:
+    scene.execution.refusing = True
+    await _refuse_one(scene, DEPOSIT)
+    for number in range(10):
+        scene.publisher.put(Outgoing(f"t/{number}", b"", keep=True))
+    await scene.until(lambda: not scene.unacknowledged)
+
+
+async def test_of_two_refusals_of_one_request_both_are_waited_for(scene: Scene) -> None:
+    scene.execution.refusing = True
+    await _refuse_one(scene, b'{"amount": "1", "request_id": "mine"}')
+    await _refuse_one(scene, b'{"amount": "1", "request_id": "mine"}')
+    assert scene.unacknowledged == 2
+    scene.begin_to_say()
+    await scene.until(lambda: not scene.unacknowledged)
