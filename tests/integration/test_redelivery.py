@@ -73,7 +73,11 @@ async def test_a_killed_subscriber_gets_the_same_packet_ids_again(any_broker: Ru
 async def test_after_a_kill_of_the_embedded_broker_packet_ids_mean_something_else(
     embedded_broker: RunningBroker,  # noqa: F811
 ) -> None:
-    """If this ever fails, NATS keeps packet ids now, and `incarnation` can leave the session's name."""
+    """If this ever fails, NATS keeps packet ids now, and `incarnation` can leave the session's name.
+
+    Whether DUP is set is not looked at: NATS says it of what it knows to have sent, which a kill may have made it
+    forget (see the sender without a request id in docs/bus.md).
+    """
     async with embedded_broker.bus("receiver", ["t"]) as receiver, embedded_broker.bus("sender") as sender:
         for number in range(3):
             await sender.publish("t", str(number).encode())
@@ -85,7 +89,7 @@ async def test_after_a_kill_of_the_embedded_broker_packet_ids_mean_something_els
         await embedded_broker.kill_and_return()
         again = await take(receiver, 2)
     assert _named(first) == [(b"0", 1, False), (b"1", 2, False), (b"2", 3, False)]
-    assert _named(again) == [(b"1", 1, True), (b"2", 2, True)]
+    assert sorted((incoming.payload, incoming.packet_id) for incoming in again) == [(b"1", 1), (b"2", 2)]
 
 
 async def test_a_live_redelivery_of_work_in_progress_is_dropped(embedded_broker: RunningBroker) -> None:  # noqa: F811
