@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 from execution import ledger, orders
+from execution.errors import StorageUnavailable
 from execution.exchange import ExchangeOrder, ExchangeTimeout, ExchangeTrade
 from execution.ledger import NewCashFlow
 from execution.live import LiveTimes, LiveVenue
@@ -22,6 +23,7 @@ from execution.model import (
     OrderStatus,
     Responded,
     Side,
+    Trade,
 )
 from execution.reconcile import Reconciler
 from tests.execution.house import BTC, START, Books, House, at
@@ -241,9 +243,34 @@ class LiveHouse(House):
         finally:
             self.writer.submit, self.reconciler._reader = real, reader
 
+    @contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """Nothing can be committed meanwhile."""
+
+        def fail(_work: Any) -> Any:
+            raise StorageUnavailable("the database could not commit: disk full")
+
+        with self.commits(fail):
+            yield
+
+    async def resting(self, quantity: str = "2") -> Order:
+        """An order that rests at the venue."""
+        return self.placed(await self.buy(quantity, limit="100"))
+
+    async def buy_lost(self, quantity: str = "2", **more: Any) -> Responded:
+        """A purchase whose order never reaches the venue."""
+        self.exchange.lose_requests = True
+        answer = await self.buy(quantity, **more)
+        self.exchange.lose_requests = False
+        return answer
+
     def placed(self, answer: Responded) -> Order:
         """The order that an answer is about."""
         return self.stored_order(answer.order_id)
+
+    def live_trades(self) -> list[Trade]:
+        """The trades of the live account."""
+        return [trade for trade in self.trades() if trade.account == "live"]
 
     def all_orders(self) -> list[Order]:
         """Every order in the database."""

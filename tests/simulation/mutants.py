@@ -401,7 +401,7 @@ MASKED: dict[str, str] = {
     ),
     "live-sent-at-any-time": (
         "rare, not masked: a process must sleep for longer than the grace between the commit of an order and its"
-        " sending, while another takes over and gives the order up; tests/execution/test_live.py lets one sleep"
+        " sending, while another takes over and gives the order up; tests/execution/live/ lets one sleep"
     ),
     "order-not-sent-again": (
         "rare, not masked: a bot's request must come after the next candle and while nothing can be read;"
