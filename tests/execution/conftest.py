@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.execution.house import Books, House, make_template
+from execution import ledger
+from execution.model import Account, AccountKind
+from tests.execution.house import START, Books, House, flow, make_template
+from tests.execution.venues import ScriptedVenue
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -43,3 +46,20 @@ async def house(build: Callable[..., House]) -> House:
     opened = build()
     await opened.open()
     return opened
+
+
+@pytest.fixture
+def broker(books: Books) -> ScriptedVenue:
+    """A live venue behind the account `live`, with 1,000 in it."""
+    books.do(lambda c: ledger.add_account(c, Account("live", kind=AccountKind.LIVE, venue="broker"), START))
+    books.record(flow("opening-live", "1000", account="live"))
+    return ScriptedVenue()
+
+
+@pytest.fixture
+async def brokered(build: Callable[..., House], broker: ScriptedVenue) -> House:
+    """An open house with that venue, and a price."""
+    house = build(venues=[broker])
+    await house.open()
+    await house.price("100")
+    return house

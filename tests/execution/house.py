@@ -64,6 +64,8 @@ START = datetime(2026, 1, 1, 10, 0, tzinfo=UTC)
 BTC = "BTC-USD"
 FREE = PaperCosts(*(Decimal(0) for _ in range(6)))
 """A paper exchange without any cost and without a volume cap."""
+HALF = PaperCosts(*(Decimal(n) for n in ("0", "0", "0", "0", "0", "0.5")))
+"""Free, but an order may take half of a bar's volume."""
 
 
 def at(minutes: float) -> datetime:

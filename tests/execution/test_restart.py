@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 from execution import candles
 from execution.model import OrderStatus, Side
-from tests.execution.house import BTC, FREE, Books, House, answers, at, bar, snapshot
-from tests.execution.test_service import HALF
+from tests.execution.house import BTC, FREE, HALF, Books, House, answers, at, bar, snapshot
 
 BUY, SELL = Side.BUY, Side.SELL
 

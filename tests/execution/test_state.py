@@ -12,8 +12,7 @@ from execution import candles, followers, ledger
 from execution.errors import StorageUnavailable
 from execution.ledger import LedgerTail
 from execution.model import Account, AccountKind, OrderStatus, Side
-from tests.execution.house import BTC, START, Books, House, answers, bar, fill, flow, reason, snapshot
-from tests.execution.test_service import HALF
+from tests.execution.house import BTC, HALF, START, Books, House, answers, bar, fill, flow, reason, snapshot
 from tests.execution.venues import ScriptedVenue, filled, lost
 
 BUY, SELL = Side.BUY, Side.SELL

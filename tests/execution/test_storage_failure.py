@@ -15,7 +15,7 @@ from execution.errors import StorageUnavailable
 from execution.limits import RiskLimits
 from execution.model import Account, AccountKind, AlertRaised, HaltChanged, OrderStatus, Severity, Side
 from execution.venue import VenueClosed, VenueReport
-from tests.execution.house import START, Books, House, answers, bar, facts_in, flow, reason
+from tests.execution.house import HALF, START, Books, House, answers, bar, facts_in, flow, reason
 from tests.execution.venues import ScriptedVenue, filled
 
 BUY = Side.BUY
@@ -158,7 +158,6 @@ async def test_a_cancel_after_an_unrecorded_fill_does_not_lose_the_fill(house: H
 async def test_an_unrecorded_part_is_recorded_before_the_later_part_of_the_same_order(
     build: Callable[..., House], lock: Lock
 ) -> None:
-    from tests.execution.test_service import HALF
 
     house = build(costs=HALF)
     await house.open()
