@@ -1,15 +1,18 @@
 """`portfolio`, `trades`, `orders`, `letters`: what stands in the books, with and without a daemon."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from runtime.cli.base import USAGE, CommandFailed, Place, command
 
 if TYPE_CHECKING:
+    from execution.model import Order
     from portfolio.position import Portfolio
+
+Row = TypeVar("Row")
 
 PANEL = "Look"
 AccountFilter = Annotated[str | None, typer.Option("--account", metavar="A", help="Only this account.")]
@@ -31,6 +34,18 @@ def register(app: typer.Typer) -> None:
 def page(items: Iterable[Any], following: str | None = None) -> dict[str, Any]:
     """The JSON form of every list."""
     return {"items": list(items), "next": following}
+
+
+def one_page(found: Sequence[Row], limit: int, cursor_of: Callable[[Row], str]) -> tuple[Sequence[Row], str | None]:
+    """The first `limit` of what was found, which is one more when there are more, and the cursor behind them."""
+    return found[:limit], cursor_of(found[limit - 1]) if len(found) > limit else None
+
+
+def row_number(cursor: str, option: str) -> int:
+    """A cursor that is a number. Raises BadParameter."""
+    if not cursor.isascii() or not cursor.isdigit():
+        raise typer.BadParameter('the "next" of the page before', param_hint=option)
+    return int(cursor)
 
 
 # ---- portfolio ------------------------------------------------------------------------------------------
@@ -121,7 +136,7 @@ def trades(
     from runtime.cli.output import moment, money, number, price, show_json, show_table
     from runtime.wire import trade_wire
 
-    before = None if cursor is None else _sequence(cursor)
+    before = None if cursor is None else row_number(cursor, "--cursor")
     found = place.read(
         lambda connection: ledger.trades(
             connection,
@@ -133,7 +148,7 @@ def trades(
             limit=limit + 1,
         )
     )
-    shown, following = found[:limit], str(found[limit - 1].sequence) if len(found) > limit else None
+    shown, following = one_page(found, limit, lambda trade: str(trade.sequence))
     if place.json:
         taken_back = place.read(ledger.corrected_by)
         items = ({**trade_wire(trade), "corrected_by": taken_back.get(trade.id)} for trade in shown)
@@ -159,12 +174,6 @@ def trades(
         empty="no trades",
     )
     _say_more(following)
-
-
-def _sequence(cursor: str) -> int:
-    if not cursor.isascii() or not cursor.isdigit():
-        raise typer.BadParameter('the "next" of the page before', param_hint="--cursor")
-    return int(cursor)
 
 
 def _say_more(following: str | None) -> None:
@@ -198,8 +207,7 @@ def orders(
             connection, account=account, symbol=symbol, status=status, limit=limit + 1, before=before
         )
     )
-    shown = found[:limit]
-    following = _cursor_of(shown[-1].created_at, shown[-1].id) if len(found) > limit else None
+    shown, following = one_page(found, limit, _cursor_of)
     if place.json:
         show_json(page(map(order_wire, shown), following))
         return
@@ -225,10 +233,10 @@ def orders(
     _say_more(following)
 
 
-def _cursor_of(created_at: datetime, id_: str) -> str:
+def _cursor_of(order: "Order") -> str:
     from config.times import time_text
 
-    return f"{time_text(created_at)},{id_}"
+    return f"{time_text(order.created_at)},{order.id}"
 
 
 def _order_cursor(cursor: str) -> tuple[datetime, str]:

@@ -17,17 +17,17 @@ _SHOWN_HASH = 12
 
 def show_comparison(place: Place, inputs: Inputs, cash: "Decimal", *, together: bool, jobs: int | None) -> None:
     """Run them all and print a row for each."""
+    from runtime.cli.bars import CountBar
     from runtime.cli.books import page
     from runtime.cli.output import show_json
-    from runtime.cli.replay import Bar
     from runtime.compare import compare, contenders, ranked, workers_for
 
     counts = {summary.symbol: summary.candles for summary in inputs.summaries}
     chosen = contenders(inputs.bots, sorted(counts), together=together)
     total = sum(counts.get(symbol, 0) for one in chosen for symbol in one.symbols)
     workers = workers_for(total, len(chosen)) if jobs is None else jobs
-    with Bar(total, f"{len(chosen)} runs") as update:
-        progress = None if update is None else _Sum(len(chosen), update).tell
+    with CountBar(f"{len(chosen)} runs", total) as bar:
+        progress = None if bar.listener is None else _Sum(len(chosen), bar.listener).tell
         rows = ranked(compare(place.settings, chosen, inputs.files, cash=cash, workers=workers, progress=progress))
     for warning in dict.fromkeys(_warnings(rows)):
         say(f"fillbook: warning: {warning}")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from runtime.cli.allocations.scope import MethodOption, fresh, method_of
 from runtime.cli.base import USAGE, CommandFailed, Place
 from runtime.cli.books import AccountFilter
 
@@ -23,16 +24,13 @@ def explain(
     trade: Annotated[
         str, typer.Argument(metavar="TRADE", help="Its id, the beginning of it, or its id at the venue.")
     ],
-    method: Annotated[
-        str, typer.Option("--method", metavar="M", help="fifo, lifo, hifo, lofo, average or specific.")
-    ] = "fifo",
+    method: MethodOption = "fifo",
     account: AccountFilter = None,
 ) -> None:
     """Where a trade's P&L comes from: lots, fills, orders, and the signals behind them."""
     from portfolio.errors import UnknownTrade
     from portfolio.explain import explain as explained
     from portfolio.explain import find_trade
-    from runtime.cli.allocations import fresh, method_of
     from runtime.cli.output import show, show_json
 
     chosen = method_of(method)

@@ -1,7 +1,7 @@
 """`fillbook replay`: candle files through bots, execution and portfolio, as fast as they go."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,7 @@ from runtime.cli.inputs import BotsOption, CandlesOption, gather, invalid_input
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from runtime.replay import Progress, ReplayResult
+    from runtime.replay import ReplayResult
 
 
 def register(app: typer.Typer) -> None:
@@ -57,12 +57,13 @@ def replay(
         show_comparison(place, inputs, amount, together=together, jobs=jobs)
         return
 
+    from runtime.cli.bars import CountBar
     from runtime.replay import Replay
     from signals.feeds.merge import FileFeed
 
     run = Replay(place.settings, inputs.bots, FileFeed(inputs.files), cash=amount, database=db)
-    with Bar(sum(summary.candles for summary in inputs.summaries)) as progress:
-        result = asyncio.run(run.run(progress))
+    with CountBar("candles", sum(summary.candles for summary in inputs.summaries)) as bar:
+        result = asyncio.run(run.run(bar.listener))
     for warning in result.warnings:
         say(f"fillbook: warning: {warning}")
     if place.json:
@@ -98,33 +99,6 @@ def _cash(place: Place, text: str | None) -> "Decimal":
     if amount < 0:
         raise invalid_input([str(Fault("--cash", None, None, text, "0 or more"))])
     return amount
-
-
-class Bar:
-    """A progress bar on stderr; nothing when stderr is not a terminal."""
-
-    def __init__(self, total: int, what: str = "candles") -> None:
-        self._total = total
-        self._what = what
-        self._bar: Any = None
-
-    def __enter__(self) -> "Progress | None":
-        import sys
-
-        if not sys.stderr.isatty():
-            return None
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._bar.start()
-        task = self._bar.add_task(self._what, total=self._total)
-        return lambda done: self._bar.update(task, completed=done)
-
-    def __exit__(self, *_error: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
 
 def _show(result: "ReplayResult") -> None:

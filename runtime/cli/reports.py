@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from runtime.cli.allocations.scope import MethodOption, VersionOption, check_scope, check_version, fresh, method_of
 from runtime.cli.base import Place, command
 from runtime.cli.books import AccountFilter, SymbolFilter
 
@@ -39,19 +40,14 @@ def pnl(
     ] = "symbol",
     symbol: SymbolFilter = None,
     account: AccountFilter = None,
-    method: Annotated[
-        str, typer.Option("--method", metavar="M", help="fifo, lifo, hifo, lofo, average or specific.")
-    ] = "fifo",
-    version: Annotated[
-        int | None, typer.Option("--version", metavar="N", min=1, help="As it was when N was the newest version.")
-    ] = None,
+    method: MethodOption = "fifo",
+    version: VersionOption = None,
     details: Annotated[
         bool, typer.Option("--details", help="Quantities, proceeds, fees and cost also of very many sells.")
     ] = False,
 ) -> None:
     """Realized P&L, by when it was realized."""
     from portfolio.reports import ALWAYS, BadPeriod, By, Question, parse_period
-    from runtime.cli.allocations import fresh, method_of
     from runtime.cli.bars import TradeBar
     from runtime.clock import WallClock
 
@@ -75,7 +71,6 @@ def _answer(
     from portfolio import reports
     from portfolio.lots import Method
     from portfolio.recompute import open_books
-    from runtime.cli.allocations import check_scope, check_version
 
     check_scope(connection, question.account, question.symbol)
     check_version(connection, question.version)

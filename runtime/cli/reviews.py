@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from runtime.cli.allocations.scope import fresh
 from runtime.cli.base import USAGE, CommandFailed, Place, command
 from runtime.cli.books import page
 
@@ -34,7 +35,6 @@ def list_reviews(
     """The review queue, the oldest entry first."""
     from portfolio import reviews
     from portfolio.tables import ReviewStatus
-    from runtime.cli.allocations import fresh
     from runtime.cli.output import moment, number, show, show_json, show_table
 
     fresh(place)
