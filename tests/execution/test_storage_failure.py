@@ -158,7 +158,6 @@ async def test_a_cancel_after_an_unrecorded_fill_does_not_lose_the_fill(house: H
 async def test_an_unrecorded_part_is_recorded_before_the_later_part_of_the_same_order(
     build: Callable[..., House], lock: Lock
 ) -> None:
-
     house = build(costs=HALF)
     await house.open()
     await house.candle(bar(0, "100"))
