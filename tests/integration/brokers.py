@@ -4,11 +4,13 @@ A test that takes the fixture `any_broker` runs on both. Nothing outlives its te
 """
 
 import asyncio
+import itertools
 import os
+import random
 import shutil
 import signal
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from runtime.topics import Topics
 
 EMBEDDED = "embedded"
 MOSQUITTO = "mosquitto"
+PATIENCE = 60.0
+"""Seconds after which an awaited event counts as missing: nothing that works takes so long, on no machine."""
 
 _MOSQUITTO_CONFIG = """
 listener {port} 127.0.0.1
@@ -38,11 +42,32 @@ log_dest stdout
 """
 
 
+def _ports() -> Iterator[int]:
+    """Ports for one process of tests after another, over and over.
+
+    Below those that the system gives to outgoing connections: one of these may otherwise take the port before the
+    broker that it was chosen for listens, or while that is down. Each worker of pytest-xdist has its own.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    mine = range(10_000 + worker, 30_000, workers)
+    start = random.SystemRandom().randrange(len(mine))  # other runs of the tests may be under way
+    return itertools.cycle((*mine[start:], *mine[:start]))
+
+
+_next_ports = _ports()
+
+
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody listens on, and another at each call."""
+    for port in _next_ports:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("unreachable: the ports are endless")
 
 
 class RunningBroker:
@@ -62,7 +87,7 @@ class RunningBroker:
     async def start(self) -> None:
         """Start it and wait until it answers."""
         if self.kind == EMBEDDED:
-            options = BrokerOptions(directory=self.directory / "broker", port=self.port)
+            options = BrokerOptions(directory=self.directory / "broker", port=self.port, start_timeout=PATIENCE)
             self._embedded = EmbeddedBroker(options, self.topics, on_violation=self.violations.append)
             self._credential = self._embedded.credential
             await self._embedded.start()
@@ -82,7 +107,7 @@ class RunningBroker:
     async def wait_answering(self) -> None:
         """Return when it answers a CONNECT."""
         credential = self._credential or Credential("anybody", "", "")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not await answers_connect(self.host, self.port, credential):
                 await asyncio.sleep(0.01)
 
@@ -104,7 +129,7 @@ class RunningBroker:
         self.kill()
         if self._embedded is not None:
             restarts = self._embedded.restarts
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while self._embedded.restarts == restarts:
                     await asyncio.sleep(0.005)
         else:
@@ -123,7 +148,9 @@ class RunningBroker:
 
     def options(self, service: str, *, as_daemon: bool = True, **changes: object) -> MqttOptions:
         """Connection options of a client; the daemon's credential where the broker wants one."""
-        values: dict[str, object] = {"host": self.host, "port": self.port, "client_id": f"test-{service}"}
+        values: dict[str, object] = {
+            "host": self.host, "port": self.port, "client_id": f"test-{service}", "publish_timeout": PATIENCE,
+        }  # fmt: skip
         if as_daemon and self._credential is not None:
             values |= {"username": self._credential.username, "password": self._credential.password}
         return MqttOptions(**(values | changes))  # type: ignore[arg-type]
@@ -142,7 +169,7 @@ class RunningBroker:
         bus = MqttBus(self.options(service, as_daemon=as_daemon, **changes), subscriptions, presence=presence)
         await bus.start()
         try:
-            await bus.wait_connected(10)
+            await bus.wait_connected(PATIENCE)
             yield bus
         finally:
             await bus.stop()
@@ -175,4 +202,4 @@ async def embedded_broker(tmp_path: Path) -> AsyncIterator[RunningBroker]:
         yield broker
 
 
-__all__ = ["any_broker", "embedded_broker", "free_port", "load_credential", "running_broker"]
+__all__ = ["PATIENCE", "any_broker", "embedded_broker", "free_port", "load_credential", "running_broker"]

@@ -27,15 +27,12 @@ from portfolio.verify import CheckResult, verify
 from runtime.bus import Bus, BusUnavailable
 from runtime.database import open_database, read, reader_engine, sqlite_url
 from runtime.mqtt import MqttBus, MqttOptions
-from tests.integration.brokers import free_port
+from tests.integration.brokers import PATIENCE, free_port
 
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[2]
 V1 = "fillbook/v1"
-PATIENCE = 20.0
-"""Seconds after which an awaited event counts as missing."""
-
 SCRIPT = """
 import asyncio, faulthandler, json, os, signal, sys
 from pathlib import Path
@@ -154,7 +151,13 @@ class Server:
         """Start the process; `ready` waits for it."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         given = {
-            "set": [f"data_dir={self.data_dir}", f"broker.port={self.port}", "log.format=json", *self.settings],
+            "set": [
+                f"data_dir={self.data_dir}",
+                f"broker.port={self.port}",
+                f"broker.start_timeout_seconds={PATIENCE:g}",
+                "log.format=json",
+                *self.settings,
+            ],
             "data_dir": str(self.data_dir),
             "bots": [str(path) for path in self.bots],
             "roles": list(self.roles),
@@ -356,7 +359,9 @@ class Ear(Listener):
 
     bus: MqttBus
 
-    def __init__(self, port: int, name: str = "ear", *, clean: bool = False, publish_timeout: float = 5.0) -> None:
+    def __init__(
+        self, port: int, name: str = "ear", *, clean: bool = False, publish_timeout: float = PATIENCE
+    ) -> None:
         options = MqttOptions(
             host="127.0.0.1", port=port, client_id=f"test-{name}", clean_session=clean, backoff_initial=0.02,
             backoff_maximum=0.1, publish_timeout=publish_timeout,
@@ -404,7 +409,10 @@ async def retained(port: int, *, pattern: str = "fillbook/#") -> AsyncIterator[d
 
 
 class Load:
-    """Sends requests at a pace and repeats each until its final response came, whatever dies meanwhile."""
+    """Sends requests at a pace and repeats each until its final response came, whatever dies meanwhile.
+
+    Ever more slowly: a busy machine that got them faster than it can answer would never come to the new ones.
+    """
 
     def __init__(self, ear: Ear, *, per_second: float, repeat_after: float = 0.5, in_flight: int = 64) -> None:
         self._ear = ear
@@ -425,7 +433,7 @@ class Load:
                 await self._gate.acquire()
                 tasks.append(asyncio.create_task(self._one(command, body)))
                 await asyncio.sleep(self._pause)
-            async with asyncio.timeout(3 * PATIENCE):
+            async with asyncio.timeout(2 * PATIENCE):
                 await asyncio.gather(*tasks)
         except TimeoutError:
             missing = sorted(self.sent.keys() - self.answers.keys())
@@ -440,13 +448,15 @@ class Load:
         request_id = body["request_id"]
         final = self._waiting[f"{V1}/main/response/{request_id}"] = asyncio.get_running_loop().create_future()
         self.sent[request_id] = (command, body)
+        pause = self._repeat_after
         try:
             while True:
                 with contextlib.suppress(BusUnavailable):
                     await self._ear.say(f"main/request/{command}", body)
-                await asyncio.wait((final,), timeout=self._repeat_after)
+                await asyncio.wait((final,), timeout=pause)
                 if final.done():
                     break
+                pause = min(2 * pause, 5.0)
                 self.repeated += 1
         finally:
             self._gate.release()

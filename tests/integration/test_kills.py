@@ -18,7 +18,7 @@ from execution import ledger
 from execution.model import OrderStatus, Trade
 from execution.orders import client_order_id
 from runtime.bus import BusUnavailable
-from tests.integration.brokers import MOSQUITTO, running_broker
+from tests.integration.brokers import MOSQUITTO, PATIENCE, running_broker
 from tests.integration.daemons import Ear, Load, Server, price_known, retained
 
 log = logging.getLogger("tests.kills")
@@ -95,9 +95,9 @@ async def killing(
             await asyncio.sleep(rng.uniform(0.02, 0.5))
             await kill()
             answered = len(load.answers)
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + PATIENCE
             while len(load.answers) == answered and not running.done():  # it works again before the next kill
-                assert time.monotonic() < deadline, f"no answer for 20 s\n{await server.stacks()}"
+                assert time.monotonic() < deadline, f"no answer for {PATIENCE:g} s\n{await server.stacks()}"
                 await asyncio.sleep(0.02)
             if running.done():
                 break
@@ -323,7 +323,7 @@ async def test_requests_without_an_id_are_never_lost_and_doubled_only_within_the
 
             wanted = {f"number {n}" for n in confirmed}
             found, progress = traded(), time.monotonic()
-            while not wanted <= found.keys() and time.monotonic() < progress + 15:
+            while not wanted <= found.keys() and time.monotonic() < progress + PATIENCE:
                 await asyncio.sleep(0.1)
                 before, found = found, traded()
                 if len(found) > len(before):  # a busy machine works through its backlog

@@ -14,7 +14,7 @@ import pytest
 
 from execution.ledger import LedgerTail, NewCashFlow
 from execution.model import CashFlowKind, OrderStatus
-from tests.integration.brokers import MOSQUITTO, free_port, running_broker
+from tests.integration.brokers import MOSQUITTO, PATIENCE, free_port, running_broker
 from tests.integration.daemons import V1, Ear, Load, Server, candle, freeze, price_known, retained, serving, thaw
 from tests.integration.test_kills import BOT, COMMON, FEED, bot_files, requests
 
@@ -42,8 +42,8 @@ async def test_sigterm_with_orders_in_flight_ends_cleanly_and_soon(tmp_path: Pat
             running = asyncio.create_task(load.run(requests(random.Random(1), lambda: True)))
             await ear.until(lambda: len(load.answers) > 30)
             began = time.monotonic()
-            assert await server.stop(patience=10) == 0
-            assert time.monotonic() - began < 10
+            assert await server.stop() == 0
+            assert time.monotonic() - began < 20
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
         assert server.books.problems() == []
@@ -63,7 +63,7 @@ async def test_sigterm_ends_the_daemon_although_its_broker_hangs(tmp_path: Path)
             try:
                 server.books.write(lambda c: deposit(c, "5"))
                 await asyncio.sleep(1.5)  # the deposit is announced into the void
-                assert await server.stop(patience=10) == 0
+                assert await server.stop(patience=20) == 0
             finally:
                 thaw(broker.pid)
         assert server.books.problems() == []
@@ -200,7 +200,7 @@ async def test_a_deposit_by_another_process_is_seen_announced_and_spendable(tmp_
         server.books.write(lambda c: deposit(c, "7", "again"))
         head = server.books.head
         await ear.on("main/portfolio", lambda h: h.body["sequence"] == head and h.body["net_flows"] == "60007")
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 20
         async with retained(server.port) as kept:
             assert kept["main/portfolio"]["net_flows"] == "60007"
         assert server.books.problems() == []
@@ -367,7 +367,7 @@ async def frozen_while_halted(ear: Ear, candles: list[dict[str, str]]) -> None:
     """A halt and a resume reach the bots in another process than execution's."""
     for command, body, is_frozen in zip(("halt", "resume"), candles, (True, False), strict=True):
         assert (await ear.ask({"request_id": command, "note": "look"}, command))["status"] == "done"
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while True:  # the signals process hears of it a moment after us
                 told = len(ear.all("bot/cross/recommendation"))
                 await ear.say("bot/cross/set", b"evaluate")

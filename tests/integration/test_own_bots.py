@@ -3,7 +3,8 @@
 import asyncio
 from pathlib import Path
 
-from tests.integration.daemons import PATIENCE, Ear, Server, serving
+from tests.integration.brokers import PATIENCE
+from tests.integration.daemons import Ear, Server, serving
 from tests.signals.isolation.bots import is_alive, workers_of, write_bot
 
 FEED = (

@@ -9,6 +9,7 @@ import pytest
 
 from runtime.bus import BusUnavailable, Incoming
 from tests.integration.brokers import (  # noqa: F401
+    PATIENCE,
     RunningBroker,
     any_broker,
     embedded_broker,
@@ -41,7 +42,7 @@ async def _run_receiver(broker: RunningBroker) -> asyncio.subprocess.Process:
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert process.stdout is not None
-    assert await asyncio.wait_for(process.stdout.readline(), 10) == b"connected\n"
+    assert await asyncio.wait_for(process.stdout.readline(), PATIENCE) == b"connected\n"
     return process
 
 
@@ -49,7 +50,7 @@ async def _lines(process: asyncio.subprocess.Process, count: int) -> list[tuple[
     assert process.stdout is not None
     found = []
     for _ in range(count):
-        text, packet, dup = (await asyncio.wait_for(process.stdout.readline(), 10)).decode().split()
+        text, packet, dup = (await asyncio.wait_for(process.stdout.readline(), PATIENCE)).decode().split()
         found.append((text, int(packet), dup == "1"))
     return found
 
@@ -142,7 +143,7 @@ async def test_nothing_confirmed_is_lost_while_the_broker_is_killed_under_load(
         await asyncio.sleep(0.2)
         done.set()
         await sending
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while len(seen) < len(confirmed):
                 await asyncio.sleep(0.01)
         receiving.cancel()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.integration.brokers import EMBEDDED, MOSQUITTO, running_broker
+from tests.integration.brokers import EMBEDDED, MOSQUITTO, PATIENCE, running_broker
 from tests.integration.daemons import V1, Ear, Server, dumped, price_known, retained, serving
 
 MANUAL = {"symbol": "BTC-USD", "side": "BUY", "notional": "50"}
@@ -61,7 +61,7 @@ async def _mosquitto_pub(port: int, topic: str, message: str, *options: str) -> 
     process = await asyncio.create_subprocess_exec(
         program, "-p", str(port), "-q", "1", "-t", f"{V1}/{topic}", "-m", message, *options
     )
-    return await asyncio.wait_for(process.wait(), 10)
+    return await asyncio.wait_for(process.wait(), PATIENCE)
 
 
 async def _still_trades(ear: Ear, request_id: str = "still-there") -> None:

@@ -19,6 +19,7 @@ from portfolio.service import read_portfolios
 from runtime.feeding import open_files
 from runtime.replay import Replay, ReplayResult
 from signals.loading import load_bots
+from tests.integration.brokers import PATIENCE
 from tests.integration.daemons import Books, Server
 
 CANDLES = 2500
@@ -131,9 +132,12 @@ def told(trades: Sequence[Trade]) -> list[tuple[str, ...]]:
     ]  # fmt: skip
 
 
-def finished(server: Server) -> bool:
-    """Whether the feed is at its end."""
-    return '"the feed is at its end"' in server.log
+def finished(server: Server, since: int) -> bool:
+    """Whether the feed is at its end, in the life of the daemon whose log begins at `since`.
+
+    What an earlier one said does not count: it may have been killed before the last orders were filled.
+    """
+    return '"the feed is at its end"' in server.log[since:]
 
 
 async def played(server: Server, kills: int = 0) -> Books:
@@ -142,14 +146,16 @@ async def played(server: Server, kills: int = 0) -> Books:
     server.settings = [*server.settings, "log.level=info"]
     try:
         await server.start()
+        born = 0
         for _ in range(kills):
             await asyncio.sleep(rng.uniform(0.1, 0.6))
-            if finished(server):
+            if finished(server, born):
                 break
             await server.kill()
+            born = len(server.log)
             await server.start()
-        async with asyncio.timeout(60):
-            while not finished(server):
+        async with asyncio.timeout(4 * PATIENCE):
+            while not finished(server, born):
                 assert server.running, server.log[-3000:]
                 await asyncio.sleep(0.05)
         assert await server.stop() == 0
