@@ -284,6 +284,32 @@ def first_account(settings: Settings) -> Account:
     return Account(settings.account.name, mode=AccountMode(settings.account.mode), currency=settings.account.currency)
 
 
+def _build_execution(
+    settings: Settings, writer: JoinableWriter, reader: Reader, clock: Clock, live: Sequence[LiveVenue]
+) -> ExecutionService:
+    """The execution role: its state and the ledger's tail follow the writer's commits."""
+    state, tail = TradingState(), LedgerTail()
+    for participant in (state, tail):
+        writer.join(participant)
+    paper = PaperVenue(
+        paper_costs(settings),
+        lambda: state.instruments,
+        state.prices,
+        clock,
+        lambda symbol, instant: reader.read(partial(candles.opening_at_or_after, symbol=symbol, instant=instant)),
+    )
+    return ExecutionService(
+        writer=writer,
+        reader=reader,
+        state=state,
+        tail=tail,
+        clock=clock,
+        limits=risk_limits(settings),
+        paper=paper,
+        venues={venue.name: venue for venue in live},
+    )
+
+
 def build_core(
     settings: Settings,
     *,
@@ -304,27 +330,8 @@ def build_core(
     execution = portfolio = signals = None
     live: list[LiveVenue] = []
     if "execution" in roles:
-        state, tail = TradingState(), LedgerTail()
-        for participant in (state, tail):
-            writer.join(participant)
-        paper = PaperVenue(
-            paper_costs(settings),
-            lambda: state.instruments,
-            state.prices,
-            clock,
-            lambda symbol, instant: reader.read(partial(candles.opening_at_or_after, symbol=symbol, instant=instant)),
-        )
         live = [LiveVenue(exchange, clock, live_times(settings)) for exchange in exchanges.values()]
-        execution = ExecutionService(
-            writer=writer,
-            reader=reader,
-            state=state,
-            tail=tail,
-            clock=clock,
-            limits=risk_limits(settings),
-            paper=paper,
-            venues={venue.name: venue for venue in live},
-        )
+        execution = _build_execution(settings, writer, reader, clock, live)
     if "portfolio" in roles:
         portfolio = PortfolioService(
             writer,
