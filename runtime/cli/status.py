@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from execution.model import Price
+    from runtime.cli.output import Cell
     from runtime.topics import Topics
 
 PANEL = "Look"
@@ -147,49 +148,66 @@ def _books(connection: "Connection", now: "datetime") -> dict[str, Any]:
 
 
 def _show(found: dict[str, Any]) -> None:
-    from rich.text import Text
-
-    from config.times import parse_time
     from runtime.cli.limits import show_limits
-    from runtime.cli.output import Cell, age, moment, pairs, price, show, show_table, to_decimal
+    from runtime.cli.output import pairs, show
 
-    daemon = found["daemon"]
-    rows: list[tuple[str, Cell]] = []
-    if daemon["running"]:
-        rows.append(
-            (
-                "daemon",
-                Text(
-                    f"running, process {daemon['pid']}, since {moment(parse_time(daemon['started_at']))}",
-                    style="green",
-                ),
-            )
-        )
-        answers = "answers" if daemon["broker_reachable"] else "does not answer"
-        rows.append(("broker", f"{daemon['broker_host']}:{daemon['broker_port']}, {answers}"))
-        rows.append(("services", ", ".join(f"{name} {state}" for name, state in daemon["services"].items()) or "-"))
-        rows.append(("feed", daemon["feed"]))
-    else:
-        rows.append(("daemon", Text("not running", style="yellow")))
-    rows.append(("books", found["database"]))
-    rows.append(("ledger", f"{found['ledger']['sequence']:,} facts, head {found['ledger']['hash'][:16]}"))
-    for halt in found["halts"]:
-        why = f": {halt['reason']}" if halt["reason"] else ""
-        rows.append(("HALTED", Text(f"{halt['account']} by {halt['by']} at {halt['at']}{why}", style="bold red")))
-    rows.append(("dead letters", f"{found['dead_letters']:,}"))
-    pairs(rows)
+    pairs([*_daemon_rows(found["daemon"]), *_book_rows(found)])
     show()
     show_limits(found["limits"])
     show()
+    _show_candles(found["candles"])
+    show()
+    _show_open_orders(found["open_orders"])
+
+
+def _daemon_rows(daemon: dict[str, Any]) -> "list[tuple[str, Cell]]":
+    from rich.text import Text
+
+    from config.times import parse_time
+    from runtime.cli.output import moment
+
+    if not daemon["running"]:
+        return [("daemon", Text("not running", style="yellow"))]
+    running = f"running, process {daemon['pid']}, since {moment(parse_time(daemon['started_at']))}"
+    answers = "answers" if daemon["broker_reachable"] else "does not answer"
+    return [
+        ("daemon", Text(running, style="green")),
+        ("broker", f"{daemon['broker_host']}:{daemon['broker_port']}, {answers}"),
+        ("services", ", ".join(f"{name} {state}" for name, state in daemon["services"].items()) or "-"),
+        ("feed", daemon["feed"]),
+    ]
+
+
+def _book_rows(found: dict[str, Any]) -> "list[tuple[str, Cell]]":
+    from rich.text import Text
+
+    rows: list[tuple[str, Cell]] = [
+        ("books", found["database"]),
+        ("ledger", f"{found['ledger']['sequence']:,} facts, head {found['ledger']['hash'][:16]}"),
+    ]
+    for halt in found["halts"]:
+        why = f": {halt['reason']}" if halt["reason"] else ""
+        rows.append(("HALTED", Text(f"{halt['account']} by {halt['by']} at {halt['at']}{why}", style="bold red")))
+    return [*rows, ("dead letters", f"{found['dead_letters']:,}")]
+
+
+def _show_candles(candles: list[dict[str, Any]]) -> None:
+    from config.times import parse_time
+    from runtime.cli.output import moment, price, show_table, to_decimal
+
     show_table(
         ["symbol", "timeframe", "last candle", ">close"],
         [
             [item["symbol"], item["timeframe"], moment(parse_time(item["time"])), price(to_decimal(item["close"]))]
-            for item in found["candles"]
+            for item in candles
         ],
         empty="no candles yet",
     )
-    show()
+
+
+def _show_open_orders(orders: list[dict[str, Any]]) -> None:
+    from runtime.cli.output import age, show_table
+
     show_table(
         ["open order", "status", "age", "side", "symbol", "account", "by"],
         [
@@ -202,7 +220,7 @@ def _show(found: dict[str, Any]) -> None:
                 item["account"],
                 item["triggered_by"],
             ]
-            for item in found["open_orders"]
+            for item in orders
         ],
         empty="no open orders",
     )
