@@ -24,6 +24,7 @@ import structlog
 
 from runtime.parallel import Progress, run_all
 from tests.simulation.mutants import MASKED, MUTANTS, planted
+from tests.simulation.storage import Connections
 from tests.simulation.world import Outcome, World
 
 _CHUNK = 25
@@ -56,6 +57,7 @@ def quiet() -> Iterator[Path]:
         with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
             yield Path(folder)
     finally:
+        Connections.close_all()
         structlog.configure(**before)
         logging.disable(level)
         with warnings.catch_warnings():

@@ -7,11 +7,13 @@ commit is the production writer's own code; only its thread is replaced.
 import asyncio
 import random
 import shutil
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, TypeVar
 
 from sqlalchemy import Connection, Engine
 
@@ -167,40 +169,97 @@ class SimReader:
             self._connection = None
 
 
-@lru_cache(maxsize=8)
-def _writing(path: Path) -> Engine:
-    """The engine of a path, for all worlds that use it one after another: what it has compiled is kept."""
-    return writer_engine(sqlite_url(path), busy_timeout_ms=0, synchronous="OFF")
+class Young:
+    """What the database of a world holds at its beginning."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self._source = sqlite3.connect(":memory:")
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "young.db"
+            path.write_bytes(content)
+            with closing(sqlite3.connect(path)) as file:
+                (self._schema,) = file.execute("PRAGMA schema_version").fetchone()
+                file.backup(self._source)
+
+    def restore(self, connection: sqlite3.Connection) -> None:
+        """Make a file the same again, page by page, while nobody reads or writes it, but connections are open."""
+        self._source.backup(connection)
+        # A backup counts as a change of the schema, at which others prepare every statement anew; it is the same one.
+        connection.execute(f"PRAGMA schema_version = {self._schema}").close()
+        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        assert not busy, "somebody still reads the world before"
 
 
-@lru_cache(maxsize=8)
-def _reading(path: Path) -> Engine:
-    return reader_engine(sqlite_url(path), busy_timeout_ms=0, connections=1)
+class Connections:
+    """Those to one path, for all worlds that use it one after another: opening them, and preparing their statements
+    again, would cost a world as much as hundreds of its steps."""
+
+    _of: ClassVar[dict[Path, "Connections"]] = {}
+
+    def __init__(self, path: Path) -> None:
+        url = sqlite_url(path)
+        self._path = path
+        self._restoring: sqlite3.Connection | None = None
+        self.writing = writer_engine(url, busy_timeout_ms=0, synchronous="OFF")
+        self.reading = reader_engine(url, busy_timeout_ms=0, connections=2)
+
+    @classmethod
+    def of(cls, path: Path) -> "Connections":
+        """Those that there are already, or new ones."""
+        return cls._of.get(path) or cls._of.setdefault(path, cls(path))
+
+    def begin(self, young: Young) -> None:
+        """Let the file be as a world begins with it."""
+        if not self._path.exists():
+            self._path.write_bytes(young.content)
+            return
+        if self._restoring is None:
+            self._restoring = sqlite3.connect(self._path, isolation_level=None, timeout=0)
+            self._restoring.execute("PRAGMA synchronous = OFF").close()
+        young.restore(self._restoring)
+
+    def close(self) -> None:
+        """Close every connection; others may be opened."""
+        self.writing.dispose()
+        self.reading.dispose()
+        if self._restoring is not None:
+            self._restoring.close()
+            self._restoring = None
+
+    @classmethod
+    def close_all(cls) -> None:
+        """Those to every path, before their folder goes."""
+        for connections in cls._of.values():
+            connections.close()
+        cls._of.clear()
 
 
 class File:
     """The database file of a world, which may move on to a copy as a crash left it.
 
-    Connections are pooled for all lives of its processes: opening one costs as much as a hundred steps.
+    `young`: what it holds at the beginning, of a name that tells it from others in the folder.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, name: str = "books", young: Young | None = None) -> None:
+        self._stem = folder / name
         self._number = 0
         self._connection: Connection | None = None
+        if young is not None:
+            Connections.of(self.path).begin(young)
 
     @property
     def path(self) -> Path:
         """Where it is now."""
-        return self._folder / f"{self._number}.db"
+        return self._stem.with_suffix(f".{self._number}.db")
 
     def write_engine(self) -> Engine:
         """For a writer. A locked database is found at once: waiting for it is the simulation's matter."""
-        return _writing(self.path)
+        return Connections.of(self.path).writing
 
     def read_engine(self) -> Engine:
         """For a reader."""
-        return _reading(self.path)
+        return Connections.of(self.path).reading
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """What is committed, for whoever looks from outside."""
@@ -209,21 +268,22 @@ class File:
         return read_on(self._connection, query)
 
     def close(self) -> None:
-        """Close every connection."""
+        """Let go of it; the connections to the first file stay open for the next world, a copy goes."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        self.write_engine().dispose()
-        self.read_engine().dispose()
+        if self._number:
+            Connections.of(self.path).close()
+            for suffix in ("", "-wal", "-shm"):
+                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
 
     def crash(self) -> None:
         """Go on with a copy of database and log, made while nobody had closed them."""
-        before = self.path
-        copy = self._folder / f"{self._number + 1}.db"
-        shutil.copyfile(before, copy)
-        log = before.with_name(f"{before.name}-wal")
-        if log.exists():
-            shutil.copyfile(log, copy.with_name(f"{copy.name}-wal"))
+        copy = self._stem.with_suffix(f".{self._number + 1}.db")
+        for suffix in ("", "-wal"):
+            before = self.path.with_name(self.path.name + suffix)
+            if before.exists():
+                shutil.copyfile(before, copy.with_name(copy.name + suffix))
         self.close()
         self._number += 1
 

@@ -6,7 +6,6 @@ requests answered, orders closed, what is retained equal to what is stored.
 
 import json
 import random
-import shutil
 import tempfile
 import warnings
 from collections import Counter, deque
@@ -41,7 +40,7 @@ from tests.simulation.exchange import SimExchange
 from tests.simulation.invariants import PAPER
 from tests.simulation.loop import OUTSIDE, PROCESS, Deadlock, Process, SimLoop, TooManySteps, in_process
 from tests.simulation.people import Market, Person, history
-from tests.simulation.storage import Disk, File, Locker
+from tests.simulation.storage import Disk, File, Locker, Young
 from tests.simulation.venue_faults import VenueFaults
 from tests.simulation.venue_invariants import LIVE
 
@@ -241,12 +240,12 @@ def settings() -> Settings:
 
 
 @cache
-def _young_books(live: bool) -> bytes:
+def _young_books(live: bool) -> Young:
     """A migrated database with candles that warm the bots, made once; `live`: and with an account at the venue."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "young.db"
         _make_young_books(path, live)
-        return path.read_bytes()
+        return Young(path.read_bytes())
 
 
 def _make_young_books(path: Path, live: bool) -> None:
@@ -300,11 +299,8 @@ class World:
         """Orders at the venue of which an alert said that nobody here placed them."""
         self.disk = Disk()
         self.trace: deque[str] = deque(maxlen=KEPT)
-        self._folder = folder / "books"
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
-        self.file = File(self._folder)
-        self.file.path.write_bytes(_young_books(self.faults.venue is not None))
+        has_venue = self.faults.venue is not None
+        self.file = File(folder, "live" if has_venue else "paper", _young_books(has_venue))
         self.broker = Broker(self.loop, random.Random(f"network {seed}"), self.faults.network)
         self.broker.on_publish = self._on_publish
         self.loop.on_fuse = self._on_fuse
