@@ -50,6 +50,30 @@ class _NoSelector:
         """Nothing is open."""
 
 
+class Step(asyncio.TimerHandle):
+    """A callback that waits for its turn: asyncio's own handle without what is for debugging, which is made for every
+    step of every run."""
+
+    __slots__ = ()
+    # asyncio's own, which its stubs take for never being None.
+    _callback: Any
+    _args: Any
+
+    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...], context: contextvars.Context) -> None:
+        self._callback = callback
+        self._args = args
+        self._context = context
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """It shall not run."""
+        self._cancelled = True
+        self._callback = self._args = None
+
+    def __repr__(self) -> str:
+        return f"<Step {self._callback} {self._args}>"
+
+
 class SimLoop(asyncio.BaseEventLoop):
     """See the module. `on_fuse` is called with a process whose fuse burnt down."""
 
@@ -66,12 +90,12 @@ class SimLoop(asyncio.BaseEventLoop):
         self._choice = random.Random(f"scheduler {seed}")
         self._most_steps = most_steps
         self._digest = hashlib.blake2b(digest_size=8)
+        self._undigested = bytearray()
         self.steps = 0
         self.failures: list[dict[str, Any]] = []
         self.on_fuse: Callable[[Process], None] = lambda process: None
         self._kept: list[asyncio.Task[Any]] = []
         self.set_exception_handler(lambda _loop, context: self.failures.append(context))
-        self.set_task_factory(self._make_task)  # type: ignore[arg-type]  # the stub wants a generic protocol
 
     # ---- what BaseEventLoop asks for ------------------------------------------------------------------
 
@@ -92,9 +116,12 @@ class SimLoop(asyncio.BaseEventLoop):
     def add_signal_handler(self, *_arguments: Any) -> None:  # type: ignore[override]  # takes anything
         """Signals come from the simulation itself."""
 
-    def _make_task(self, loop: Any, coroutine: Coroutine[Any, Any, Any], context: Any = None) -> asyncio.Task[Any]:
+    def create_task(  # type: ignore[override]  # the stub's type variables say nothing more here
+        self, coroutine: Coroutine[Any, Any, Any], *, name: str | None = None, context: Any = None
+    ) -> asyncio.Task[Any]:
+        """As in the base class."""
+        task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=self, name=name, context=context)
         # Kept: a killed task must not be collected during the run, for its `finally` would then run.
-        task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, context=context)
         self._kept.append(task)
         return task
 
@@ -113,57 +140,86 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def trace(self, *parts: object) -> None:
         """Make something a part of the run's digest."""
-        self._digest.update(repr(parts).encode())
+        self._undigested += repr(parts).encode()
 
     @property
     def digest(self) -> str:
         """Two runs of one seed have the same."""
+        self._digest.update(self._undigested)
+        self._undigested.clear()
         return self._digest.hexdigest()
 
     # ---- the scheduler --------------------------------------------------------------------------------
 
-    def call_at(  # type: ignore[override]  # the stub's type variables say nothing more here
+    def call_soon(  # type: ignore[override]  # the stub's type variables say nothing more here
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        """As in the base class."""
+        step = Step(callback, args, contextvars.copy_context() if context is None else context)
+        self._ready.append(step)
+        return step
+
+    def call_at(  # type: ignore[override]  # as above
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         """As in the base class, but for timers in tuples, which compare in C."""
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
-        heapq.heappush(self._scheduled, (when, next(self._timers), timer))
-        return timer
+        step = Step(callback, args, contextvars.copy_context() if context is None else context)
+        heapq.heappush(self._scheduled, (when, next(self._timers), step))
+        return step
 
     def call_later(  # type: ignore[override]  # as above
         self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         """As in the base class."""
-        return self.call_at(self._now + delay, callback, *args, context=context)
+        step = Step(callback, args, contextvars.copy_context() if context is None else context)
+        heapq.heappush(self._scheduled, (self._now + delay, next(self._timers), step))
+        return step
 
     def _run_once(self) -> None:
+        """Not once but until the loop is asked to stop: half of what a step costs is in here."""
         ready, scheduled = self._ready, self._scheduled
-        while scheduled and scheduled[0][2]._cancelled:
-            heapq.heappop(scheduled)
-        if not ready and not self._stopping:
-            if not scheduled:
-                raise Deadlock(f"nothing to run at {self._now:.3f} s")
-            self._now = max(self._now, scheduled[0][0])
-        now = self._now
-        while scheduled and scheduled[0][0] <= now:
-            ready.append(heapq.heappop(scheduled)[2])
-        batch = list(ready)
-        ready.clear()
-        if len(batch) > 1:
-            self._choice.shuffle(batch)
-        for handle in batch:
-            if not handle._cancelled and self._may_run(handle, now):
-                self.steps += 1
-                handle._run()
-        self._digest.update(b"%d %.6f " % (self.steps, now))
-        if self.steps > self._most_steps:
-            raise TooManySteps(f"{self.steps} steps at {now:.3f} s")
+        while True:
+            while scheduled and scheduled[0][2]._cancelled:
+                heapq.heappop(scheduled)
+            if not ready and not self._stopping:
+                if not scheduled:
+                    raise Deadlock(f"nothing to run at {self._now:.3f} s")
+                self._now = max(self._now, scheduled[0][0])
+            now = self._now
+            while scheduled and scheduled[0][0] <= now:
+                ready.append(heapq.heappop(scheduled)[2])
+            batch = list(ready)
+            ready.clear()
+            if len(batch) > 1:
+                self._choice.shuffle(batch)
+            for step in batch:
+                if not step._cancelled:
+                    self._run(step, now)
+            self._undigested += b"%d %.6f " % (self.steps, now)
+            if self.steps > self._most_steps:
+                raise TooManySteps(f"{self.steps} steps at {now:.3f} s")
+            if self._stopping:
+                return
 
-    def _may_run(self, handle: Any, now: float) -> bool:
-        """Whether a callback's process lives and runs; that of a stopped one comes back later."""
-        process = handle._context.get(PROCESS)
-        if process is None:
-            return True
+    def _run(self, step: Any, now: float) -> None:
+        context = step._context
+        process = context.get(PROCESS)
+        if (
+            process is not None
+            and (process.dead or process.fuse is not None or process.paused_until > now)
+            and not self._may_run(process, step, now)
+        ):
+            return
+        self.steps += 1
+        try:
+            context.run(step._callback, *step._args)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - as in the base class: whoever looks at the failures judges
+            self.call_exception_handler({"message": "a callback failed", "exception": error, "handle": step})
+
+    def _may_run(self, process: Process, step: Any, now: float) -> bool:
+        """Whether the process of a step lives and runs; the steps of a stopped one come back later."""
         if process.fuse is not None and not process.dead:
             process.fuse -= 1
             if process.fuse <= 0:
@@ -172,8 +228,8 @@ class SimLoop(asyncio.BaseEventLoop):
         if process.dead:
             return False
         if process.paused_until > now:
-            # The same handle: whoever holds it may still cancel it.
-            heapq.heappush(self._scheduled, (process.paused_until, next(self._timers), handle))
+            # The same step: whoever holds it may still cancel it.
+            heapq.heappush(self._scheduled, (process.paused_until, next(self._timers), step))
             return False
         return True
 
