@@ -6,13 +6,13 @@ was not ours. What nobody here ordered gets an order of its own, tagged "externa
 
 from sqlalchemy import Connection
 
-from config.exact import ZERO, plain
+from config.exact import plain
 from config.instruments import Instrument, is_symbol
 from config.times import time_text
-from execution import ledger, orders
+from execution import orders
 from execution.exchange import ExchangeTrade
 from execution.importers.common import instrument_of
-from execution.ledger import NewTrade, derived_id
+from execution.ledger import derived_id
 from execution.model import (
     Account,
     AlertRaised,
@@ -20,9 +20,7 @@ from execution.model import (
     OrderStatus,
     OrderType,
     Severity,
-    Source,
     TimeInForce,
-    trade_cash_effect,
 )
 
 EXTERNAL = "external"
@@ -60,32 +58,6 @@ def external_order(account: Account, trade: ExchangeTrade) -> Order:
         created_at=trade.executed_at,
         expires_at=None,
         note=f"order {trade.venue_order_id} of {account.venue}, placed there by other means",
-    )
-
-
-def new_trade(account: Account, order: Order, trade: ExchangeTrade) -> NewTrade:
-    """What is recorded of a trade that a live venue tells."""
-    return NewTrade(
-        id=ledger.trade_id(account.venue, account.name, trade.symbol, trade.venue_trade_id),
-        account=account.name,
-        symbol=trade.symbol,
-        side=trade.side,
-        quantity=trade.quantity,
-        price=trade.price,
-        executed_at=trade.executed_at,
-        fee=trade.fee,
-        fee_asset=trade.fee_asset,
-        cash_effect=trade_cash_effect(
-            trade.side, trade.quantity, trade.price, trade.fee if trade.fee_asset == account.currency else ZERO
-        ),
-        venue=account.venue,
-        source=Source.EXCHANGE,
-        triggered_by=order.triggered_by,
-        order_id=order.id,
-        venue_trade_id=trade.venue_trade_id,
-        venue_sequence=trade.venue_sequence,
-        order_type=None if order.triggered_by == EXTERNAL else order.type,
-        signal_context=order.signal_context,
     )
 
 

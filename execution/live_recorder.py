@@ -13,6 +13,7 @@ from config.exact import ZERO, plain
 from execution import adoption, fees, ledger, orders
 from execution.answers import UNTOUCHED
 from execution.batch import Batch, Progress
+from execution.fills import new_trade
 from execution.importers.common import instrument_of
 from execution.ledger import LedgerTail, NewTrade
 from execution.model import Account, Order, OrderStatus, Reason, Severity, Trade
@@ -104,7 +105,7 @@ class LiveRecorder:
                 f" external, the first is {adoption.in_words(account, trade)}"
             )
             batch.alerts.append(adoption.alert("external_order", Severity.WARNING, message, account, trade))
-        self._append(connection, batch, adoption.new_trade(account, order, trade), account)
+        self._append(connection, batch, new_trade(account, order, trade), account)
 
     def _add(
         self, connection: Connection, batch: Batch, report: VenueTrade, account: Account, stored: Order
@@ -114,7 +115,7 @@ class LiveRecorder:
         if progress is None:
             order = self.state.open_order(stored.id) or stored
             progress = batch.touched[stored.id] = Progress(order, order.status not in UNTOUCHED)
-        recorded = self._append(connection, batch, adoption.new_trade(account, progress.order, report.trade), account)
+        recorded = self._append(connection, batch, new_trade(account, progress.order, report.trade), account)
         progress.fills.append(recorded)
         self.state.spent(stored.id, recorded)
         before = progress.order

@@ -9,9 +9,10 @@ from config.exact import ZERO, plain
 from execution import ledger, orders
 from execution.answers import UNTOUCHED
 from execution.batch import Applied, Batch, Progress
-from execution.ledger import LedgerTail, NewTrade
+from execution.fills import new_trade
+from execution.ledger import LedgerTail
 from execution.live_recorder import LiveRecorder
-from execution.model import AccountMode, Order, OrderStatus, Reason, Side, Source, Trade, trade_cash_effect
+from execution.model import AccountMode, Order, OrderStatus, Reason, Side, Trade
 from execution.ports import Clock
 from execution.state import TradingState
 from execution.venue import INSUFFICIENT_FUND, VenueClosed, VenueFill, VenueOrder, VenueReport, VenueTrade
@@ -90,9 +91,8 @@ class Recorder:
                 return None
         # The paper venue numbers the fills of an order: an order without any cannot have this one.
         first = fill.if_funded and not progress.had_fills and not progress.fills
-        trade = self._tail.append_trade(
-            connection, self._new_trade(order, fill), self._clock.recorded_now(), surely_new=first
-        )
+        new = new_trade(self.state.accounts[order.account], order, fill)
+        trade = self._tail.append_trade(connection, new, self._clock.recorded_now(), surely_new=first)
         if trade is None:
             return None
         self.state.fold(trade)
@@ -100,30 +100,6 @@ class Recorder:
         if order.status is OrderStatus.UNKNOWN:
             progress.order = order.with_status(OrderStatus.PARTIALLY_FILLED)
         return trade
-
-    def _new_trade(self, order: Order, fill: VenueFill) -> NewTrade:
-        account = self.state.accounts[order.account]
-        fee_in_cash = fill.fee if fill.fee_asset == account.currency else ZERO
-        return NewTrade(
-            id=ledger.trade_id(account.venue, order.account, order.symbol, fill.venue_trade_id),
-            account=order.account,
-            symbol=order.symbol,
-            side=order.side,
-            quantity=fill.quantity,
-            price=fill.price,
-            executed_at=fill.executed_at,
-            fee=fill.fee,
-            fee_asset=fill.fee_asset,
-            cash_effect=trade_cash_effect(order.side, fill.quantity, fill.price, fee_in_cash),
-            venue=account.venue,
-            source=Source.EXCHANGE,
-            triggered_by=order.triggered_by,
-            order_id=order.id,
-            venue_trade_id=fill.venue_trade_id,
-            venue_sequence=fill.venue_sequence,
-            order_type=order.type,
-            signal_context=order.signal_context,
-        )
 
     def _unfunded(self, order: Order, fill: VenueFill) -> Reason | None:
         """The paper exchange settles a fill only if the account can pay for it (spot)."""
