@@ -1,6 +1,6 @@
 """Words for tests: trades by the line, a ledger in memory, a ledger in a real SQLite database."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,10 +10,24 @@ from typing import TypeVar
 from sqlalchemy import Connection, create_engine, event, insert
 
 from execution import guards, ledger, sqlite_decimals, tables
-from execution.model import Account, AccountMode, CashFlow, CashFlowKind, Fact, Side, Source, Trade, trade_cash_effect
+from execution.model import (
+    Account,
+    AccountMode,
+    CashFlow,
+    CashFlowKind,
+    Fact,
+    FactsRecorded,
+    Side,
+    Source,
+    Trade,
+    trade_cash_effect,
+)
+from execution.ports import Reader, Writer
 from execution.writer import InlineReader, InlineWriter
 from portfolio import tables as portfolio_tables
 from portfolio import views
+from portfolio.books import FillOutcome
+from portfolio.service import PortfolioService
 
 FactT = TypeVar("FactT", Trade, CashFlow)
 START = datetime(2026, 1, 1, 10, 0, tzinfo=UTC)
@@ -196,3 +210,38 @@ class Database:
         """Close the connection."""
         self.writer.stop()
         self.engine.dispose()
+
+
+def allow(_connection: Connection) -> None:
+    """The fence of a role that is ours."""
+
+
+def service_of(
+    database: Database,
+    *,
+    writer: Writer | None = None,
+    reader: Reader | None = None,
+    checkpoint_facts: int | None = 1000,
+    fence: Callable[[Connection], None] = allow,
+) -> PortfolioService:
+    """A service over a database, with a clock that stands."""
+    return PortfolioService(
+        writer or database.writer,
+        reader or database.reader,
+        CLOCK,
+        checkpoint_facts=checkpoint_facts,
+        fence=fence,
+    )
+
+
+async def started(database: Database) -> PortfolioService:
+    """A service that has started."""
+    service = service_of(database)
+    await service.start()
+    return service
+
+
+async def deliver(service: PortfolioService, database: Database, facts: Sequence[Fact]) -> list[FillOutcome]:
+    """Facts come into the ledger, and the service learns of them."""
+    database.append(facts)
+    return await service.on_facts(FactsRecorded(tuple(facts)))

@@ -1,7 +1,7 @@
 """Stored allocations: streaming, restarts, late trades and corrections give what a batch from scratch gives."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
@@ -14,34 +14,16 @@ from sqlalchemy import Connection
 
 from execution import ledger
 from execution.errors import StorageUnavailable
-from execution.model import Fact, FactsRecorded, Trade
+from execution.model import FactsRecorded, Trade
 from portfolio import allocations, batch, reviews
 from portfolio.allocations import StoredAllocation
 from portfolio.fifo import Allocation
 from portfolio.service import PortfolioService
 from portfolio.tables import ReviewStatus
-from tests.portfolio.bookkeeping import CLOCK, Database, Line
+from tests.portfolio.bookkeeping import Database, Line, deliver, service_of
 
 D = Decimal
 T = TypeVar("T")
-
-
-@pytest.fixture
-def database() -> Iterator[Database]:
-    database = Database()
-    yield database
-    database.close()
-
-
-def service_of(database: Database, checkpoint_facts: int = 1000) -> PortfolioService:
-    return PortfolioService(
-        database.writer, database.reader, CLOCK, checkpoint_facts=checkpoint_facts, fence=lambda _connection: None
-    )
-
-
-async def deliver(service: PortfolioService, database: Database, *facts: Fact) -> None:
-    database.append(facts)
-    await service.on_facts(FactsRecorded(tuple(facts)))
 
 
 def current(database: Database, version: int | None = None) -> list[StoredAllocation]:
@@ -82,7 +64,7 @@ async def test_a_fill_is_stored_once_with_the_version_that_its_scope_began(datab
     line = Line()
     buy, sell = line.buy("2", "100", fee="1"), line.sell("1", "130", fee="0.5")
 
-    await deliver(service, database, buy, sell)
+    await deliver(service, database, [buy, sell])
     await service.flush()
     await service.flush()
 
@@ -104,12 +86,12 @@ async def test_facts_that_are_booked_again_after_a_restart_store_nothing_twice(d
     service = service_of(database)
     await service.start()
     line = Line()
-    await deliver(service, database, line.buy("2", "100"), line.sell("1", "130"))
+    await deliver(service, database, [line.buy("2", "100"), line.sell("1", "130")])
     await service.flush()  # stored, but the snapshot is still the empty one: a restart books both again
 
     again = service_of(database)
     await again.start()
-    await deliver(again, database, line.sell("1", "140"))
+    await deliver(again, database, [line.sell("1", "140")])
     await again.flush()
 
     assert [row.pnl for row in current(database)] == [D(30), D(40)]
@@ -120,7 +102,7 @@ async def test_fills_that_a_kill_kept_from_being_stored_are_stored_at_the_next_s
     service = service_of(database)
     await service.start()
     line = Line()
-    await deliver(service, database, line.buy("2", "100"), line.sell("1", "130"))
+    await deliver(service, database, [line.buy("2", "100"), line.sell("1", "130")])
 
     await service_of(database).start()
 
@@ -135,12 +117,12 @@ async def test_a_late_trade_ends_rows_from_its_instant_on_and_the_old_version_st
     line = Line()
     first = [line.buy("1", "100", minute=10), line.sell("1", "130", minute=20)]
     second = [line.buy("1", "110", minute=30), line.sell("1", "150", minute=40)]
-    await deliver(service, database, *first, *second)
+    await deliver(service, database, [*first, *second])
     await service.flush()
     before = current(database)
     late = line.buy("1", "90", minute=25)
 
-    await deliver(service, database, late)
+    await deliver(service, database, [late])
     await service.flush()
 
     rows = current(database)
@@ -158,11 +140,11 @@ async def test_a_trade_that_is_taken_back_has_no_effect_from_its_instant_on(data
     await service.start()
     line = Line()
     wrong = line.buy("1", "50", minute=5)
-    await deliver(service, database, wrong, line.buy("1", "100", minute=10), line.sell("1", "130", minute=20))
+    await deliver(service, database, [wrong, line.buy("1", "100", minute=10), line.sell("1", "130", minute=20)])
     await service.flush()
     assert [row.pnl for row in current(database)] == [D(80)]
 
-    await deliver(service, database, line.take_back(wrong))
+    await deliver(service, database, [line.take_back(wrong)])
     await service.flush()
 
     assert [row.pnl for row in current(database)] == [D(30)]
@@ -180,7 +162,7 @@ async def test_a_sell_without_a_lot_is_put_up_for_review_once_and_settled_by_the
     line = Line()
     sell = line.sell("1", "130", minute=20)
 
-    await deliver(service, database, sell)
+    await deliver(service, database, [sell])
     raised = await service.flush()
 
     assert [(alert.code, alert.about["trade"]) for alert in raised] == [("unmatched_sell", sell.id)]
@@ -190,7 +172,7 @@ async def test_a_sell_without_a_lot_is_put_up_for_review_once_and_settled_by_the
     (row,) = current(database)
     assert (row.buy_trade, row.cost_basis, row.pnl) == (None, None, None)
 
-    await deliver(service, database, line.buy("1", "100", minute=10))
+    await deliver(service, database, [line.buy("1", "100", minute=10)])
     assert await service.flush() == []
 
     with database.connection() as connection:
@@ -203,7 +185,7 @@ async def test_a_run_that_died_is_marked_as_failed_and_the_version_before_it_sta
     service = service_of(database)
     await service.start()
     line = Line()
-    await deliver(service, database, line.buy("1", "100", minute=10), line.sell("1", "130", minute=20))
+    await deliver(service, database, [line.buy("1", "100", minute=10), line.sell("1", "130", minute=20)])
     await service.flush()
     before = current(database)
     service._storage._writer = DiesAfter(database, 1)
@@ -283,7 +265,7 @@ async def _whatever_happens(steps: list[tuple[Any, ...]]) -> None:
     flaky = Flaky(database)
 
     def fresh() -> PortfolioService:
-        return PortfolioService(flaky, database.reader, CLOCK, checkpoint_facts=4, fence=lambda _connection: None)
+        return service_of(database, writer=flaky, checkpoint_facts=4)
 
     try:
         service = fresh()
@@ -294,7 +276,7 @@ async def _whatever_happens(steps: list[tuple[Any, ...]]) -> None:
                 make = line.buy if side == "buy" else line.sell
                 price = str(100 + minute)
                 fact = make(str(quantity), price, minute=minute, fee="0.01", symbol=symbol, account=account)
-                await deliver(service, database, fact)
+                await deliver(service, database, [fact])
             elif step[0] == "take_back":
                 taken = {fact.corrects for fact in line.facts if isinstance(fact, Trade)}
                 left = [
@@ -302,7 +284,7 @@ async def _whatever_happens(steps: list[tuple[Any, ...]]) -> None:
                     if isinstance(fact, Trade) and fact.corrects is None and fact.id not in taken
                 ]  # fmt: skip
                 if left:
-                    await deliver(service, database, line.take_back(left[step[1] % len(left)]))
+                    await deliver(service, database, [line.take_back(left[step[1] % len(left)])])
             elif step[0] == "flush":
                 await service.flush()
             elif step[0] == "fail":

@@ -13,8 +13,7 @@ from portfolio import allocations, allocator, checkpoint, fifo, runs
 from portfolio.allocations import StoredAllocation
 from portfolio.fifo import LotEngine
 from portfolio.lots import Method
-from portfolio.service import PortfolioService
-from tests.portfolio.bookkeeping import CLOCK, SPOT, Database, Line, at
+from tests.portfolio.bookkeeping import SPOT, Database, Line, at, service_of
 from tests.portfolio.oracles.faults import closing_last_in
 from tests.portfolio.oracles.laws import batch_of, content_of, content_of_batch, perform
 
@@ -37,9 +36,7 @@ class Shop:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.service = PortfolioService(
-            database.writer, database.reader, CLOCK, checkpoint_facts=50, fence=lambda _connection: None
-        )
+        self.service = service_of(database, checkpoint_facts=50)
 
     async def open(self) -> "Shop":
         """Start the service."""

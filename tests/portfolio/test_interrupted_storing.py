@@ -9,9 +9,8 @@ from sqlalchemy import Connection
 
 from execution.model import Fact, FactsRecorded
 from portfolio.lots import Method
-from portfolio.service import PortfolioService
 from portfolio.verify import verify
-from tests.portfolio.bookkeeping import CLOCK, Database, Line
+from tests.portfolio.bookkeeping import Database, Line, service_of
 from tests.portfolio.test_verify import register
 
 T = TypeVar("T")
@@ -57,7 +56,7 @@ async def cancelled(writer: LateWriter, work: Awaitable[object]) -> None:
 @pytest.mark.parametrize("what", ["flush", "compute"])
 async def test_what_was_committed_when_its_task_was_cancelled_is_stored_once(database: Database, what: str) -> None:
     writer = LateWriter(database)
-    service = PortfolioService(writer, database.reader, CLOCK, checkpoint_facts=1000, fence=lambda _: None)
+    service = service_of(database, writer=writer)
     await service.start()
     line = Line()
     facts: list[Fact] = [line.deposit("1000"), line.buy("2", "100", fee="1"), line.sell("1", "130", fee="0.5")]

@@ -1,19 +1,17 @@
 """Runs on request: what they report, and that fills are booked while one is under way."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from typing import TypeVar
 
-import pytest
 from sqlalchemy import Connection
 
-from execution.model import Fact, FactsRecorded
+from execution.model import FactsRecorded
 from portfolio import allocations, validation
 from portfolio.lots import Method
-from portfolio.service import PortfolioService
 from portfolio.tables import RunMode
-from tests.portfolio.bookkeeping import CLOCK, Database, Line, at
+from tests.portfolio.bookkeeping import Database, Line, at, deliver, service_of
 
 T = TypeVar("T")
 
@@ -35,24 +33,6 @@ class Gate:
         return found
 
 
-@pytest.fixture
-def database() -> Iterator[Database]:
-    database = Database()
-    yield database
-    database.close()
-
-
-def service_of(database: Database, reader: Gate | None = None) -> PortfolioService:
-    return PortfolioService(
-        database.writer, reader or database.reader, CLOCK, checkpoint_facts=1000, fence=lambda _connection: None
-    )
-
-
-async def deliver(service: PortfolioService, database: Database, *facts: Fact) -> None:
-    database.append(facts)
-    await service.on_facts(FactsRecorded(tuple(facts)))
-
-
 def problems(database: Database) -> list[str]:
     found: list[str] = []
     with database.connection() as connection:
@@ -71,7 +51,7 @@ async def test_a_run_over_right_rows_changes_none_and_says_so(database: Database
     service = service_of(database)
     await service.start()
     line = Line()
-    await deliver(service, database, line.buy("2", "100"), line.sell("1", "130"), line.sell("1", "140"))
+    await deliver(service, database, [line.buy("2", "100"), line.sell("1", "130"), line.sell("1", "140")])
 
     (done,), alerts = await service.compute(reason="test")
 
@@ -85,7 +65,7 @@ async def test_a_run_over_a_wrong_row_replaces_the_rows_from_there_on(database: 
     await service.start()
     line = Line()
     facts = [line.buy("3", "100"), line.sell("1", "130"), line.sell("1", "140"), line.sell("1", "150")]
-    await deliver(service, database, *facts)
+    await deliver(service, database, facts)
     await service.flush()
     database.run("UPDATE fifo_allocations SET pnl = '7' WHERE sell_trade = 't3'")
 
@@ -101,7 +81,7 @@ async def test_a_run_since_an_instant_leaves_what_was_closed_before(database: Da
     await service.start()
     line = Line()
     facts = [line.buy("3", "100"), line.sell("1", "130"), line.sell("1", "140"), line.sell("1", "150")]
-    await deliver(service, database, *facts)
+    await deliver(service, database, facts)
     await service.flush()
     database.run("UPDATE fifo_allocations SET pnl = '7' WHERE sell_trade IN ('t2', 't4')")
 
@@ -113,10 +93,10 @@ async def test_a_run_since_an_instant_leaves_what_was_closed_before(database: Da
 
 async def test_fills_are_booked_while_a_run_is_under_way_and_stored_behind_it(database: Database) -> None:
     gate = Gate(database)
-    service = service_of(database, gate)
+    service = service_of(database, reader=gate)
     await service.start()
     line = Line()
-    await deliver(service, database, line.buy("3", "100", minute=1), line.sell("1", "130", minute=20))
+    await deliver(service, database, [line.buy("3", "100", minute=1), line.sell("1", "130", minute=20)])
     await service.flush()
     gate.open.clear()
     run = asyncio.create_task(service.compute(reason="test"))
@@ -138,10 +118,10 @@ async def test_fills_are_booked_while_a_run_is_under_way_and_stored_behind_it(da
 
 async def test_a_late_trade_that_comes_while_a_run_is_under_way_is_stored_behind_it(database: Database) -> None:
     gate = Gate(database)
-    service = service_of(database, gate)
+    service = service_of(database, reader=gate)
     await service.start()
     line = Line()
-    await deliver(service, database, line.buy("1", "100", minute=10), line.sell("1", "130", minute=20))
+    await deliver(service, database, [line.buy("1", "100", minute=10), line.sell("1", "130", minute=20)])
     await service.flush()
     gate.open.clear()
     run = asyncio.create_task(service.compute(method=Method.FIFO, reason="test"))
@@ -159,10 +139,10 @@ async def test_a_late_trade_that_comes_while_a_run_is_under_way_is_stored_behind
 
 async def test_a_run_that_is_cancelled_keeps_nothing_waiting_and_is_marked_as_failed(database: Database) -> None:
     gate = Gate(database)
-    service = service_of(database, gate)
+    service = service_of(database, reader=gate)
     await service.start()
     line = Line()
-    await deliver(service, database, line.buy("3", "100"), line.sell("1", "130"))
+    await deliver(service, database, [line.buy("3", "100"), line.sell("1", "130")])
     await service.flush()
     gate.open.clear()
     run = asyncio.create_task(service.compute(reason="test"))
@@ -171,7 +151,7 @@ async def test_a_run_that_is_cancelled_keeps_nothing_waiting_and_is_marked_as_fa
     await asyncio.gather(run, return_exceptions=True)
     gate.open.set()
 
-    await deliver(service, database, line.sell("1", "140"))
+    await deliver(service, database, [line.sell("1", "140")])
     await service.flush()
 
     assert profits(database) == [30, 40]

@@ -1,7 +1,7 @@
 """The portfolio service on a real SQLite ledger: following, checkpoints, prices, what it publishes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from itertools import pairwise
 from typing import TypeVar
@@ -13,33 +13,15 @@ from config.exact import plain
 from config.instruments import default_instrument
 from execution import candles
 from execution.errors import LeaseLost, StorageUnavailable
-from execution.model import Account, Candle, Fact, FactsRecorded, Price
+from execution.model import Account, Candle, FactsRecorded, Price
 from portfolio import recompute
-from portfolio.books import FillOutcome
 from portfolio.position import PortfolioChanged, PositionChanged
 from portfolio.service import PortfolioService, read_portfolios
 from portfolio.verify import differences, verify
-from tests.portfolio.bookkeeping import CLOCK, Database, Line, at
+from tests.portfolio.bookkeeping import Database, Line, at, deliver, service_of
 
 D = Decimal
 T = TypeVar("T")
-
-
-@pytest.fixture
-def database() -> Iterator[Database]:
-    database = Database()
-    yield database
-    database.close()
-
-
-def allow(_connection: Connection) -> None:
-    """The fence of a role that is ours."""
-
-
-def service_of(
-    database: Database, *, checkpoint_facts: int = 1000, fence: Callable[[Connection], None] = allow
-) -> PortfolioService:
-    return PortfolioService(database.writer, database.reader, CLOCK, checkpoint_facts=checkpoint_facts, fence=fence)
 
 
 def busy_line(rounds: int = 5) -> Line:
@@ -50,11 +32,6 @@ def busy_line(rounds: int = 5) -> Line:
         line.buy("2", f"{1500 + number}", fee="0.01", symbol="ETH-USD")
         line.sell("0.2", f"{30500 - number}", fee="0.05")
     return line
-
-
-async def deliver(service: PortfolioService, database: Database, facts: Sequence[Fact]) -> list[FillOutcome]:
-    database.append(facts)
-    return await service.on_facts(FactsRecorded(tuple(facts)))
 
 
 def assert_equals_recomputation(service: PortfolioService, database: Database) -> None:
@@ -227,7 +204,7 @@ async def test_a_full_disk_costs_a_checkpoint_and_no_outcome(database: Database)
         def submit(self, work: Callable[[Connection], T]) -> Awaitable[T]:
             raise StorageUnavailable("disk full")
 
-    service = PortfolioService(FullDisk(), database.reader, CLOCK, checkpoint_facts=1, fence=allow)
+    service = service_of(database, writer=FullDisk(), checkpoint_facts=1)
     await service.start()
 
     outcomes = await deliver(service, database, busy_line(1).facts)

@@ -1,30 +1,16 @@
 """The proof of stored allocations: it finds nothing in honest rows, and each planted fault."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
-from execution.model import Fact, FactsRecorded
+from execution.model import Fact
 from portfolio import allocations, validation
 from portfolio.lots import Method
-from portfolio.service import PortfolioService
 from portfolio.validation import Check
-from tests.portfolio.bookkeeping import CLOCK, Database, Line
+from tests.portfolio.bookkeeping import Database, Line, deliver, service_of
 
 METHODS = (Method.LIFO, Method.HIFO, Method.LOFO, Method.AVERAGE, Method.SPECIFIC)
-
-
-def service_of(database: Database) -> PortfolioService:
-    return PortfolioService(
-        database.writer, database.reader, CLOCK, checkpoint_facts=1000, fence=lambda _connection: None
-    )
-
-
-async def deliver(service: PortfolioService, database: Database, facts: list[Fact]) -> None:
-    database.append(facts)
-    await service.on_facts(FactsRecorded(tuple(facts)))
-    await service.flush()
 
 
 def honest() -> list[Fact]:
@@ -48,13 +34,6 @@ def honest() -> list[Fact]:
 
 
 @pytest.fixture
-def database() -> Iterator[Database]:
-    database = Database()
-    yield database
-    database.close()
-
-
-@pytest.fixture
 def books(database: Database) -> Database:
     """Stored allocations of the honest trades, of every method."""
 
@@ -62,6 +41,7 @@ def books(database: Database) -> Database:
         service = service_of(database)
         await service.start()
         await deliver(service, database, honest())
+        await service.flush()
         for method in METHODS:
             await service.compute(method=method, reason="test")
 
@@ -151,9 +131,11 @@ async def test_a_version_that_was_replaced_is_checked_for_what_it_says(database:
     line.buy("1", "100", minute=10)
     line.sell("1", "130", minute=20)
     await deliver(service, database, line.facts[:])
+    await service.flush()
     with database.connection() as connection:
         (old,) = {row.from_version for row in allocations.stored(connection)}
     await deliver(service, database, [line.buy("1", "90", minute=5)])
+    await service.flush()
 
     assert problems(database) == []
     assert problems(database, version=old) == []

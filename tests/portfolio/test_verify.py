@@ -12,9 +12,8 @@ from execution import guards, ledger, tables, totals
 from execution.fees import disposal_id
 from execution.model import FactsRecorded, Trade
 from portfolio import checkpoint, fifo, recompute
-from portfolio.service import PortfolioService
 from portfolio.verify import CHECKS, CheckResult, verify
-from tests.portfolio.bookkeeping import CLOCK, Database, Line
+from tests.portfolio.bookkeeping import Database, Line, service_of
 
 SELLS, LOTS, SUMS, ORPHANS, ORDER, CASH, POSITIONS, INCREMENTAL, CHAIN, GUARDS, REVIEWS = range(1, CHECKS + 1)
 SYMBOLS = ("BTC-USD", "ETH-USD", "BNB-USD")
@@ -71,7 +70,7 @@ def rehashed(trade: Trade, line: Line) -> Trade:
 
 async def keep_books(database: Database, line: Line, *, rest: int = 5) -> None:
     """Store facts and a checkpoint that lacks the last ones."""
-    service = PortfolioService(database.writer, database.reader, CLOCK, checkpoint_facts=10**6, fence=lambda _: None)
+    service = service_of(database, checkpoint_facts=10**6)
     await service.start()
     database.append(line.facts[:-rest])
     await service.on_facts(FactsRecorded(tuple(line.facts[:-rest])))
@@ -82,7 +81,7 @@ async def keep_books(database: Database, line: Line, *, rest: int = 5) -> None:
 async def keep_all(database: Database, line: Line) -> None:
     """Store facts, and everything that the portfolio makes of them."""
     await keep_books(database, line, rest=1)
-    service = PortfolioService(database.writer, database.reader, CLOCK, checkpoint_facts=10**6, fence=lambda _: None)
+    service = service_of(database, checkpoint_facts=10**6)
     await service.start()
     await service.stop()
 

@@ -21,9 +21,9 @@ from execution import candles, ledger
 from execution.model import AccountMode, Candle, CashFlowKind, Fact, Side, Trade
 from portfolio import bankroll
 from portfolio.position import Portfolio
-from portfolio.service import PortfolioService, read_portfolios
+from portfolio.service import read_portfolios
 from portfolio.views import VIEWS
-from tests.portfolio.bookkeeping import ACCOUNTS, CLOCK, Database, Line, at
+from tests.portfolio.bookkeeping import ACCOUNTS, Database, Line, at, started
 
 Row = dict[str, Any]
 
@@ -53,10 +53,7 @@ class House:
         return self
 
     async def _mean(self) -> None:
-        service = PortfolioService(
-            self.database.writer, self.database.reader, CLOCK, checkpoint_facts=1000, fence=lambda _connection: None
-        )
-        await service.start()
+        service = await started(self.database)
         await service.stop()
 
     def candle(self, symbol: str, timeframe: str, minute: int, close: str) -> None:

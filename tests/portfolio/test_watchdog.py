@@ -1,6 +1,6 @@
 """The cheap check after each fill: silent on sound books, whatever happens; one planted fault for each promise."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
@@ -12,22 +12,8 @@ from execution import ledger
 from execution.model import CashFlowKind, Fact, FactsRecorded, Side, Trade
 from portfolio import fifo
 from portfolio.books import Books, CashBook
-from portfolio.service import PortfolioService
 from portfolio.watchdog import IntegrityFailed
-from tests.portfolio.bookkeeping import CLOCK, Database, Line
-
-
-@pytest.fixture
-def database() -> Iterator[Database]:
-    database = Database()
-    yield database
-    database.close()
-
-
-async def started(database: Database) -> PortfolioService:
-    service = PortfolioService(database.writer, database.reader, CLOCK, checkpoint_facts=1000, fence=lambda _: None)
-    await service.start()
-    return service
+from tests.portfolio.bookkeeping import Database, Line, deliver, started
 
 
 async def watched(database: Database, facts: Sequence[Fact], *, step: int = 1) -> list[IntegrityFailed]:
@@ -36,8 +22,7 @@ async def watched(database: Database, facts: Sequence[Fact], *, step: int = 1) -
     found = []
     for start in range(0, len(facts), step):
         part = facts[start : start + step]
-        database.append(part)
-        await service.on_facts(FactsRecorded(tuple(part)))
+        await deliver(service, database, part)
         found += service.take_failures()
     return found
 
