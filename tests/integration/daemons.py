@@ -280,7 +280,13 @@ class Listener:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _listen(self) -> None:
+        taken: set[tuple[str, int | None, str, bytes]] = set()
         async for incoming in self.bus.messages():
+            name = (incoming.session, incoming.packet_id, incoming.topic, incoming.payload)
+            if incoming.dup and name in taken:  # NATS heard of the acknowledgement after more than its ack_wait
+                incoming.ack()
+                continue
+            taken.add(name)
             try:
                 body = json.loads(incoming.payload)
             except (ValueError, RecursionError):

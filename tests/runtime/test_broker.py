@@ -26,11 +26,10 @@ from runtime.broker import (
     subject_of,
     topic_of,
 )
-from runtime.bus import BusUnavailable
 from runtime.mqtt import MqttBus, Presence
 from runtime.topics import Topics
-from tests.integration.brokers import RunningBroker, embedded_broker, free_port  # noqa: F401
-from tests.runtime.test_mqtt import take
+from tests.integration.brokers import PATIENCE, RunningBroker, embedded_broker, free_port  # noqa: F401
+from tests.runtime.test_mqtt import refused, take
 
 ALLOWED = [
     "fillbook/v1/market/BRK.B/price",
@@ -58,7 +57,7 @@ DENIED = [
 ]
 
 
-async def until(condition: Callable[[], object], within: float = 5) -> None:
+async def until(condition: Callable[[], object], within: float = PATIENCE) -> None:
     async with asyncio.timeout(within):
         while not condition():
             await asyncio.sleep(0.005)
@@ -110,10 +109,7 @@ async def test_a_strangers_last_will_cannot_speak_for_the_daemon(embedded_broker
 
 async def test_a_wrong_password_is_refused(embedded_broker: RunningBroker) -> None:  # noqa: F811
     bus = MqttBus(embedded_broker.options("thief", username="fillbook", password="wrong"))
-    await bus.start()
-    with pytest.raises(BusUnavailable, match="Not authorized"):
-        await bus.wait_connected(0.5)
-    await bus.stop()
+    await refused(bus, "Not authorized")
 
 
 async def test_the_nats_port_lets_nobody_in_without_the_password(embedded_broker: RunningBroker) -> None:  # noqa: F811
@@ -241,7 +237,7 @@ async def test_it_dies_with_its_parent_and_the_next_daemon_takes_over(tmp_path: 
     await broker.start()
     took = time.monotonic() - started
     await broker.stop()
-    assert took < 5
+    assert took < 30
 
 
 def _is_alive(pid: int) -> bool:

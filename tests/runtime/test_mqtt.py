@@ -14,6 +14,7 @@ import pytest
 from runtime.bus import BusUnavailable, Connected, Incoming
 from runtime.mqtt import MqttBus, MqttOptions, Presence
 from tests.integration.brokers import (  # noqa: F401
+    PATIENCE,
     RunningBroker,
     any_broker,
     embedded_broker,
@@ -23,17 +24,46 @@ from tests.integration.brokers import (  # noqa: F401
 PRESENCE = Presence("fillbook/v1/status", b"online", b"offline")
 
 
-async def take(bus: MqttBus, count: int, *, ack: bool = True, within: float = 10) -> list[Incoming]:
-    """The next `count` messages."""
+async def take(bus: MqttBus, count: int, *, ack: bool = True, within: float = PATIENCE) -> list[Incoming]:
+    """The next `count` messages.
+
+    Without copies of what was acknowledged here, which NATS sends when it hears of that after more than its ack_wait.
+    """
     found: list[Incoming] = []
+    acknowledged: set[tuple[str, int | None, bytes]] = set()
     messages: AsyncIterator[Incoming] = bus.messages()
     async with asyncio.timeout(within):
         while len(found) < count:
             incoming = await anext(messages)
             if ack:
                 incoming.ack()
+                name = (incoming.topic, incoming.packet_id, incoming.payload)
+                if incoming.dup and name in acknowledged:
+                    continue
+                acknowledged.add(name)
             found.append(incoming)
     return found
+
+
+async def confirmed(bus: MqttBus, payload: bytes) -> None:
+    """What a caller does: the same payload until it is confirmed."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                return await bus.publish("t", payload)
+            except BusUnavailable:
+                await asyncio.sleep(0.01)
+
+
+async def refused(bus: MqttBus, why: str) -> None:
+    """Wait until the broker has said why it does not want this client."""
+    await bus.start()
+    async with asyncio.timeout(PATIENCE):
+        while bus.last_error is None:
+            await asyncio.sleep(0.01)
+    with pytest.raises(BusUnavailable, match=why):
+        await bus.wait_connected(0.01)
+    await bus.stop()
 
 
 async def test_what_is_published_arrives_in_order(any_broker: RunningBroker) -> None:  # noqa: F811
@@ -97,14 +127,12 @@ async def test_state_and_queues_survive_a_kill_of_the_broker_and_the_bus_returns
             # It saves at most once a second, and only when MORE than one thing changed.
             for number in range(3):
                 await sender.publish(f"filler/{number}", b"x", retain=True)
-            await asyncio.sleep(1.5)
+            stored = any_broker.directory / "mosquitto" / "mosquitto.db"
+            async with asyncio.timeout(PATIENCE):
+                while not (stored.exists() and b"filler/2" in stored.read_bytes()):
+                    await asyncio.sleep(0.05)
         await any_broker.kill_and_return()
-        for _ in range(20):  # what a caller does: the same payload until it is confirmed
-            try:
-                await sender.publish("t", b"after")
-                break
-            except BusUnavailable:
-                continue
+        await confirmed(sender, b"after")
         seen: set[bytes] = set()
         while seen != {b"kept", b"before", b"after"}:
             seen |= {incoming.payload for incoming in await take(receiver, 1)}
@@ -126,8 +154,7 @@ async def test_publishing_without_a_broker_fails_in_time_and_works_again_after(
         with pytest.raises(BusUnavailable):
             await sender.publish("t", b"1")
         await any_broker.start()
-        await sender.wait_connected(10)
-        await sender.publish("t", b"1")
+        await confirmed(sender, b"1")
 
 
 async def test_the_last_will_says_offline_and_the_reconnect_online(any_broker: RunningBroker) -> None:  # noqa: F811
@@ -178,19 +205,16 @@ async def test_failed_connections_leave_no_descriptors_open() -> None:
 @pytest.mark.parametrize("pattern", ["$SYS/#", "$JS/#", "$MQTT/#"])
 async def test_a_refused_subscription_is_an_error(embedded_broker: RunningBroker, pattern: str) -> None:  # noqa: F811
     bus = MqttBus(embedded_broker.options("nosy", as_daemon=False), ["t", pattern])
-    await bus.start()
-    with pytest.raises(BusUnavailable, match="refused the subscription"):
-        await bus.wait_connected(1)
-    await bus.stop()
+    await refused(bus, "refused the subscription")
 
 
 async def test_a_bus_told_to_hurry_connects_before_its_pause_is_over(any_broker: RunningBroker) -> None:  # noqa: F811
-    async with any_broker.bus("sender", backoff_initial=30.0, backoff_maximum=30.0) as sender:
+    async with any_broker.bus("sender", backoff_initial=600.0, backoff_maximum=600.0) as sender:
         lost = asyncio.Event()
         sender.on_disconnected(lambda _reason: lost.set())
         await any_broker.kill_and_return()
-        await asyncio.wait_for(lost.wait(), 5)
-        async with asyncio.timeout(5):
+        await asyncio.wait_for(lost.wait(), PATIENCE)
+        async with asyncio.timeout(PATIENCE):
             while not sender.is_connected:
                 sender.hurry()
                 await asyncio.sleep(0.01)

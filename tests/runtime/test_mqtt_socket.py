@@ -16,7 +16,7 @@ import pytest
 from runtime.bus import BusUnavailable
 from runtime.mqtt import MqttBus, Presence
 from runtime.mqtt_socket import PIECE, BufferedSocket, Pump
-from tests.integration.brokers import RunningBroker, any_broker, embedded_broker  # noqa: F401
+from tests.integration.brokers import PATIENCE, RunningBroker, any_broker, embedded_broker  # noqa: F401
 
 Pair = tuple[BufferedSocket, socket.socket]
 
@@ -27,7 +27,7 @@ def pair() -> Iterator[Pair]:
     near, far = socket.socketpair()
     near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     buffered = BufferedSocket.around(near)
-    far.settimeout(5)
+    far.settimeout(PATIENCE)
     with buffered, far:
         yield buffered, far
 
@@ -205,7 +205,7 @@ class Library:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop turn until it is so."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0)
 
@@ -322,13 +322,18 @@ def socket_of(bus: MqttBus) -> BufferedSocket:
 
 
 async def receive(bus: MqttBus, count: int) -> list[bytes]:
-    """The next `count` payloads, acknowledged."""
-    found = []
+    """The next `count` payloads, acknowledged.
+
+    Without the copies that NATS sends when it hears of an acknowledgement after more than its ack_wait: they have
+    DUP, which nothing has that comes for the first time.
+    """
+    found: list[bytes] = []
     messages: AsyncIterator[Any] = bus.messages()
-    for _ in range(count):
+    while len(found) < count:
         incoming = await anext(messages)
         incoming.ack()
-        found.append(incoming.payload)
+        if not incoming.dup:
+            found.append(incoming.payload)
     return found
 
 
@@ -346,14 +351,14 @@ async def test_ten_thousand_messages_in_both_directions_are_complete_and_in_orde
     any_broker: RunningBroker,  # noqa: F811
 ) -> None:
     # Mosquitto sends 20 at a time and no more, and would make the test long.
-    count = 10_000 if any_broker.kind == "embedded" else 5_000
+    count = 10_000 if any_broker.kind == "embedded" else 2_000
     sent = [f"{number}".encode() for number in range(count)]
 
     async def send(bus: MqttBus, topic: str) -> None:
         confirmations = [await bus.publish_soon(topic, payload) for payload in sent]
         await asyncio.gather(*confirmations)
 
-    async with any_broker.bus("a", ["to-a"]) as a, any_broker.bus("b", ["to-b"]) as b, asyncio.timeout(60):
+    async with any_broker.bus("a", ["to-a"]) as a, any_broker.bus("b", ["to-b"]) as b, asyncio.timeout(4 * PATIENCE):
         _, _, at_a, at_b = await asyncio.gather(
             send(a, "to-b"), send(b, "to-a"), receive(a, count), receive(b, count)
         )
@@ -365,7 +370,7 @@ async def test_a_broker_that_reads_slowly_loses_nothing(any_broker: RunningBroke
     sent = [bytes((number,)) * 150_000 for number in range(120)]
     async with (
         any_broker.bus("receiver", ["t"]) as receiver,
-        any_broker.bus("sender", publish_timeout=30.0) as sender,
+        any_broker.bus("sender") as sender,
     ):
         sock = socket_of(sender)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE)
@@ -375,7 +380,7 @@ async def test_a_broker_that_reads_slowly_loses_nothing(any_broker: RunningBroke
             assert 0 < sock.unsent <= PIECE + 150_100
             assert sender._connection is not None
             assert sender._connection._client.want_write()  # the rest waits in the library
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             received = await receive(receiver, len(sent))
             await asyncio.gather(*confirmations)
         assert received == sent
@@ -393,10 +398,10 @@ async def test_a_killed_broker_fails_what_was_buffered_and_the_bus_returns(
         await asyncio.sleep(0.05)
         assert socket_of(sender).unsent > 0
         await any_broker.kill_and_return()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE / 2):  # not by the timeout of each
             found = await asyncio.gather(*confirmations, return_exceptions=True)
         assert all(isinstance(error, BusUnavailable) for error in found)
-        await sender.wait_connected(10)
+        await sender.wait_connected(PATIENCE)
         await sender.publish("t", b"again")
         assert len(losses) == 1
 
@@ -408,7 +413,7 @@ async def test_a_failing_flush_is_a_lost_connection_once(any_broker: RunningBrok
         socket_of(sender).shutdown(socket.SHUT_WR)
         with pytest.raises(BusUnavailable):
             await sender.publish("t", b"x")
-        await sender.wait_connected(10)
+        await sender.wait_connected(PATIENCE)
         await sender.publish("t", b"x")
         assert len(losses) == 1
 
@@ -421,7 +426,7 @@ async def test_a_clean_stop_sends_all_before_its_goodbye(any_broker: RunningBrok
             assert await receive(watcher, 1) == [b"online"]
             socket_of(daemon).setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE)
             last = [await daemon.publish_soon("x/t", b"x" * 100_000) for _ in range(20)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             assert await receive(watcher, 21) == [b"x" * 100_000] * 20 + [b"offline"]
         await asyncio.gather(*last)
         await asyncio.sleep(0.1)
