@@ -10,12 +10,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.integration.brokers import free_port
+from tests.integration.brokers import PATIENCE, free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 _BLOCK = re.compile(r"^```(\w+) ?([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PATIENCE = 20.0
 
 
 class Block(NamedTuple):
@@ -86,7 +85,7 @@ class Terminal:
                 yield
             finally:
                 process.terminate()
-                process.wait(timeout=30)
+                process.wait(timeout=PATIENCE)
 
     @staticmethod
     def _words(line: str) -> list[str]:

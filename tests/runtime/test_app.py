@@ -12,6 +12,7 @@ from execution.errors import StorageUnavailable
 from runtime.app import Daemon
 from runtime.database import ThreadReader, open_database, reader_engine, sqlite_url
 from runtime.operations import Operations
+from tests.integration.brokers import PATIENCE, free_port
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n"
 
@@ -27,12 +28,13 @@ async def test_a_stop_ends_a_start_that_reads_for_long(tmp_path: Path, monkeypat
         await operations._ports.reader.read(endless)
 
     monkeypatch.setattr(Operations, "start", start)
-    settings = load_settings(config_file=None, overrides=[f"data_dir={tmp_path}"], environ={}, cwd=tmp_path).settings
+    overrides = [f"data_dir={tmp_path}", f"broker.port={free_port()}"]
+    settings = load_settings(config_file=None, overrides=overrides, environ={}, cwd=tmp_path).settings
     daemon = Daemon(settings, [])
     life = asyncio.create_task(daemon.run())
-    await asyncio.to_thread(began.wait, 20)
+    assert await asyncio.to_thread(began.wait, PATIENCE)
     daemon.stop()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await life
     assert not list(tmp_path.glob("daemon*")), "it never said that it runs"
 
@@ -48,8 +50,8 @@ async def test_an_abandoned_read_ends_at_once(tmp_path: Path) -> None:
         connection.exec_driver_sql(ENDLESS).fetchall()
 
     reading = asyncio.ensure_future(reader.read(endless))
-    await asyncio.to_thread(began.wait, 20)
-    async with asyncio.timeout(20):
+    assert await asyncio.to_thread(began.wait, PATIENCE)
+    async with asyncio.timeout(PATIENCE):
         await reader.abandon()
     with pytest.raises(StorageUnavailable, match="interrupted"):
         await reading

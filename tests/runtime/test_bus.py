@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from runtime.bus import BusUnavailable, Connected, Incoming, MemoryBroker, MemoryBus
+from tests.integration.brokers import PATIENCE
 
 
 async def attached(broker: MemoryBroker, name: str, *subscriptions: str) -> MemoryBus:
@@ -15,7 +16,7 @@ async def attached(broker: MemoryBroker, name: str, *subscriptions: str) -> Memo
 
 async def take(bus: MemoryBus, count: int) -> list[Incoming]:
     messages = bus.messages()
-    return [await asyncio.wait_for(anext(messages), 1) for _ in range(count)]
+    return [await asyncio.wait_for(anext(messages), PATIENCE) for _ in range(count)]
 
 
 async def test_what_is_not_acknowledged_comes_again_with_dup_under_its_packet_id() -> None:

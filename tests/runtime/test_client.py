@@ -14,7 +14,7 @@ from config.settings import Settings
 from runtime.bus import MemoryBroker, MemoryBus
 from runtime.client import Address, NoAnswer, address_of, ask, exchange, is_resting
 from runtime.topics import Command, Topics
-from tests.integration.brokers import free_port
+from tests.integration.brokers import PATIENCE, free_port
 from tests.runtime.test_rundir import info_of
 
 TOPICS = Topics()
@@ -53,7 +53,7 @@ async def asking(respond: Callable[[int], list[bytes]]) -> AsyncIterator[tuple[M
 
 async def put(client: MemoryBus, **options: Any) -> dict[str, Any]:
     """Send the request with short times."""
-    return await exchange(client, REQUEST, BODY, **{"timeout": 5.0, "repeat": 0.02, "linger": 0.05, **options})
+    return await exchange(client, REQUEST, BODY, **{"timeout": PATIENCE, "repeat": 0.02, "linger": 0.05, **options})
 
 
 async def test_the_response_ends_the_exchange() -> None:

@@ -21,6 +21,7 @@ from runtime.intake import Intake
 from runtime.jsondoc import Limits
 from runtime.publisher import Outgoing, Publisher
 from runtime.topics import Command, Topics
+from tests.integration.brokers import PATIENCE
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TOPICS = Topics("fillbook")
@@ -135,7 +136,7 @@ class Scene:
     @staticmethod
     async def until(condition: Callable[[], bool]) -> None:
         """Let everybody work until something holds."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while not condition():
                 await asyncio.sleep(0)
 

@@ -13,6 +13,7 @@ from portfolio.lots import Method
 from portfolio.service import PortfolioService
 from runtime.messages import RecomputeRequest
 from runtime.recompute import Recomputer
+from tests.integration.brokers import PATIENCE
 from tests.portfolio.bookkeeping import CLOCK, Database, Line
 
 SOON = timedelta(milliseconds=20)
@@ -38,7 +39,7 @@ class Said:
 
     async def until(self, kind: type, count: int = 1) -> list[Any]:
         """The messages of a kind, once there are so many."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while len(found := [message for message in self.messages if isinstance(message, kind)]) < count:
                 self._news.clear()
                 await self._news.wait()
@@ -99,7 +100,7 @@ async def test_a_scheduled_run_that_finds_nothing_is_quiet(database: Database) -
     service, said = await books(database), Said()
 
     async with running(database, service, said, SOON):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while logged(database, "scheduled") < 2:
                 await asyncio.sleep(0)
 

@@ -15,6 +15,7 @@ from execution.model import Account, AccountKind
 from runtime.reconciling import Reconciling
 from tests.execution.exchanges import LiveHouse, ScriptedExchange, a_trade, open_live_account
 from tests.execution.house import START, Books, make_template
+from tests.integration.brokers import PATIENCE
 
 QUICK = LiveTimes(poll=0.01, timeout=0.05, grace=60.0)
 
@@ -59,7 +60,7 @@ async def running(tmp_path: Path) -> AsyncIterator[tuple[LiveHouse, Streaming, "
 
 async def until(found: Callable[[], bool]) -> None:
     """Wait for what the loops do."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not found():
             await asyncio.sleep(0.005)
 
@@ -132,7 +133,7 @@ async def test_a_lost_lease_ends_the_loops(running: Any, streamed: bool) -> None
         else:
             exchange.told.append(a_trade("1", 1))
         with pytest.raises(LeaseLost):
-            await asyncio.wait_for(task, 10)
+            await asyncio.wait_for(task, PATIENCE)
 
 
 class _Broken:

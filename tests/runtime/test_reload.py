@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from runtime.reload import Reloader
 from runtime.settings_watch import SettingsWatch
 from signals.loading import load_bots
 from signals.model import BotRemoved, BotState
+from tests.integration.brokers import PATIENCE
 from tests.signals.stage import SMA, WEIGHTED, Stage, advices, candle, requests
 
 OTHER = SMA.replace('name = "sma"', 'name = "other"')
@@ -447,8 +449,8 @@ def test_a_changed_secret_is_not_shown(tmp_path: Path) -> None:
 # ---- when ---------------------------------------------------------------------------------------------
 
 
-async def until(wanted: Callable[[], Any]) -> None:
-    async with asyncio.timeout(10):
+async def until(wanted: Callable[[], Any], patience: float = PATIENCE) -> None:
+    async with asyncio.timeout(patience):
         while not wanted():
             await asyncio.sleep(0.01)
 
@@ -468,9 +470,12 @@ async def test_a_change_is_found_by_the_systems_notice_or_by_the_sweep(
     reloader = Reloader(chosen, found.reloader, None, busy=tmp_path)
     running = asyncio.create_task(reloader.run())
     try:
-        await asyncio.sleep(0.3)  # until the watch stands: there is no event for that
-        found.write("sma", SMA.replace("quantity = 1", "quantity = 2"))
-        await until(lambda: found.changes)
+        async with asyncio.timeout(PATIENCE):
+            while not found.changes:  # nobody tells when the watch stands, and what was before that it does not see
+                await asyncio.sleep(0.3)
+                found.write("sma", SMA.replace("quantity = 1", "quantity = 2"))
+                with suppress(TimeoutError):
+                    await until(lambda: found.changes, 5)
         assert found.running().quantity == 2
     finally:
         running.cancel()

@@ -8,19 +8,20 @@ import sys
 import pytest
 
 from runtime.supervisor import Child, ChildError, Supervisor
+from tests.integration.brokers import PATIENCE
 
-ECHO = [sys.executable, "-c", "print('ready', flush=True); import time; time.sleep(60)"]
+ECHO = [sys.executable, "-c", "print('ready', flush=True); import time; time.sleep(600)"]
 STUBBORN = [
     sys.executable,
     "-c",
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)",
 ]
 
 
 async def started(command: list[str]) -> Child:
     ready = asyncio.Event()
     child = await Child.start(command, on_line=lambda _line: ready.set())
-    await asyncio.wait_for(ready.wait(), 10)
+    await asyncio.wait_for(ready.wait(), PATIENCE)
     return child
 
 
@@ -62,7 +63,7 @@ async def test_a_dead_child_is_started_again_even_after_failed_starts() -> None:
     first = supervisor.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
-    await asyncio.wait_for(back.wait(), 10)
+    await asyncio.wait_for(back.wait(), PATIENCE)
     assert supervisor.pid not in (None, first)
     assert (starts, supervisor.restarts) == (3, 1)
     await supervisor.stop()

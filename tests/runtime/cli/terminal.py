@@ -18,7 +18,7 @@ from config.exact import plain
 from config.times import time_text
 from runtime.cli.app import app
 from signals.feeds.synthetic import SyntheticFeed
-from tests.integration.brokers import free_port
+from tests.integration.brokers import PATIENCE, free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 SMA_CROSS = ROOT / "config" / "bots" / "sma-cross.toml"
@@ -93,7 +93,7 @@ def demo(data_dir: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
         yield running
 
 
-def interrupt(running: "subprocess.Popen[str]", patience: float = 20) -> tuple[int, str, str]:
+def interrupt(running: "subprocess.Popen[str]", patience: float = PATIENCE) -> tuple[int, str, str]:
     """Ctrl-C; the exit code and the rest of stdout and stderr."""
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=patience)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.brokers import free_port
+from tests.integration.brokers import PATIENCE, free_port
 from tests.runtime.cli.terminal import candle_file, demo, fillbook, interrupt, process, stdout_of
 
 
@@ -129,7 +129,7 @@ def test_a_bot_is_stopped_and_started(data: Path) -> None:
 
 def test_a_second_daemon_on_the_same_books_is_refused(data: Path) -> None:
     with process("run", "--data-dir", data, "--set", f"broker.port={free_port()}") as second:
-        _, err = second.communicate(timeout=20)
+        _, err = second.communicate(timeout=PATIENCE)
     assert second.returncode == 3
     assert "is held by process" in err
     assert "Traceback" not in err
@@ -182,7 +182,7 @@ def test_a_taken_port_is_an_error_that_says_how_to_choose_another(data: Path, tm
     status = fillbook("status", "--data-dir", data, "--json").json
     taken = f"broker.port={status['daemon']['broker_port']}"
     with process("run", "--data-dir", tmp_path / "other", "--set", taken) as second:
-        _, err = second.communicate(timeout=20)
+        _, err = second.communicate(timeout=PATIENCE)
     assert second.returncode == 2
     assert "--set broker.port=NUMBER" in err
     assert "Traceback" not in err

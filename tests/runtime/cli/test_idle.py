@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from runtime.cli.daemon import nobody_trades
-from tests.integration.brokers import free_port
+from tests.integration.brokers import PATIENCE, free_port
 from tests.runtime.cli.terminal import ROOT
 from tests.signals.stage import SMA, bot
 
@@ -42,7 +42,7 @@ def _log_until_started(folder: Path, *arguments: str) -> str:
         if '"started"' in line:
             break
     running.send_signal(signal.SIGTERM)
-    shown += running.communicate(timeout=20)[1]
+    shown += running.communicate(timeout=PATIENCE)[1]
     assert running.returncode == 0, shown
     return shown
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from config.settings import SHIPPED_BOTS
-from tests.integration.brokers import free_port
+from tests.integration.brokers import PATIENCE, free_port
 from tests.runtime.cli.terminal import ROOT, demo, fillbook, stdout_of
 
 
@@ -74,7 +74,7 @@ def test_a_hangup_looks_at_the_files_but_a_closed_terminal_is_an_end(tmp_path: P
             shown += os.read(ours, 65536).decode()
         os.close(ours)
         running.send_signal(signal.SIGHUP)
-        assert running.wait(20) == 0
+        assert running.wait(PATIENCE) == 0
     finally:
         if running.poll() is None:
             running.kill()

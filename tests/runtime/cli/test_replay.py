@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from config.exact import round_to
+from tests.integration.brokers import PATIENCE
 from tests.runtime.cli.terminal import ROOT, SMA_CROSS, candle_file, fillbook, process
 
 QUANTITY = ("--set", "bots.sma-cross.quantity=0.01")
@@ -173,7 +174,7 @@ def test_ctrl_c_ends_a_replay_with_130_and_without_a_traceback(tmp_path: Path) -
         while not (tmp_path / "kept.db").exists():  # the file appears when the run begins
             assert running.poll() is None
         running.send_signal(signal.SIGINT)
-        _, err = running.communicate(timeout=20)
+        _, err = running.communicate(timeout=PATIENCE)
     assert running.returncode == 130
     assert "Traceback" not in err
 
@@ -279,7 +280,7 @@ def on_a_terminal(*arguments: str | Path, until: str | None = None) -> tuple[int
         if until is not None and not interrupted and re.search(until, seen):
             interrupted = True
             os.killpg(running.pid, signal.SIGINT)  # as the terminal does: to the whole group
-    out, _ = running.communicate(timeout=30)
+    out, _ = running.communicate(timeout=PATIENCE)
     os.close(here)
     return running.returncode, out, seen
 

@@ -17,9 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.brokers import PATIENCE
 from tests.runtime.cli.terminal import ROOT, demo, fillbook
-
-PATIENCE = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +125,7 @@ class Terminal:
             self.read()
         while select.select([self.file], [], [], 0)[0] and self.read():
             pass
-        return self.process.wait(timeout=1)
+        return self.process.wait(timeout=PATIENCE)
 
     @property
     def is_restored(self) -> bool:

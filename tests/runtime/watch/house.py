@@ -15,11 +15,11 @@ from runtime.topics import Topics
 from runtime.watch.feed import Desk
 from runtime.watch.model import Watch
 from runtime.watch.screen import WatchApp
+from tests.integration.brokers import PATIENCE
 
 TOPICS = Topics()
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 FEED = "2026-03-02T11:59:00Z"
-PATIENCE = 10.0
 
 
 def new_watch() -> Watch:
@@ -154,9 +154,9 @@ class House:
         await self.say(TOPICS.bot_state("trend"), bot(), retain=True)
         await self.say(TOPICS.price("BTC-USD"), {"price": "61000", "time": FEED}, retain=True)
 
-    def app(self) -> WatchApp:
-        """The screen at this house."""
-        desk = Desk(TOPICS, self.make_bus, answer_seconds=2.0, bot_seconds=0.2)
+    def app(self, bot_seconds: float = PATIENCE) -> WatchApp:
+        """The screen at this house; a bot has so many seconds to do what it is told."""
+        desk = Desk(TOPICS, self.make_bus, answer_seconds=PATIENCE, bot_seconds=bot_seconds)
         return WatchApp(new_watch(), self.make_bus, self.now, desk=desk)
 
 

@@ -122,7 +122,7 @@ async def test_s_stops_the_chosen_bot_g_starts_it_e_has_it_evaluate() -> None:
 async def test_a_bot_that_does_not_stop_is_said_so() -> None:
     async with House({"deaf": True}) as house:
         await house.furnish()
-        async with house.app().run_test(size=(100, 30)) as pilot:
+        async with house.app(bot_seconds=0.2).run_test(size=(100, 30)) as pilot:
             await until(pilot, "trend")
             await pilot.press("s", "y")
             await until(pilot, "bot trend did not become STOPPED within 0.2 s; it is RUNNING")
