@@ -1,9 +1,7 @@
 """Whatever people, bots and markets do: cash and quantities stay where they can be, and the facts say it all."""
 
-import asyncio
-import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -29,48 +27,22 @@ from tests.execution.house import (
     bar,
     fill,
     flow,
-    make_template,
     reason,
     snapshot,
 )
+from tests.properties.trading import SYMBOLS, candles, decimals, prices, run, wishes
 
-SYMBOLS = (BTC, "LOT")
+pytestmark = pytest.mark.usefixtures("template")
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _template(tmp_path_factory: pytest.TempPathFactory) -> None:
-    make_template(tmp_path_factory.mktemp("template"))
-
-
-def decimals(low: str, high: str, places: int) -> st.SearchStrategy[str]:
-    return st.decimals(low, high, places=places, allow_nan=False, allow_infinity=False).map(str)
-
-
-prices = decimals("5", "20", 2)
-wishes = st.fixed_dictionaries(
-    {
-        "side": st.sampled_from(Side),
-        "symbol": st.sampled_from(SYMBOLS),
-        "size": st.one_of(
-            st.tuples(st.just("quantity"), st.integers(4, 200).map(lambda halves: str(Decimal(halves) / 2))),
-            st.tuples(st.just("quantity"), decimals("0.1", "400", 1)),
-            st.tuples(st.just("notional"), decimals("1", "1500", 2)),
-            st.tuples(st.just("close"), st.just(True)),
-        ),
-        "limit": st.none() | st.decimals("5", "20", places=1).map(str),
-        "waits": st.booleans(),
-        "expires_in": st.none() | st.sampled_from(["30", "90"]),
-    }
+asked = wishes(
+    4, decimals("0.1", "400", 1), decimals("1", "1500", 2), 1, expires_in=st.none() | st.sampled_from(["30", "90"])
 )
-buys = wishes.map(lambda wish: {**wish, "side": Side.BUY, "size": ("notional", "900"), "limit": None})
+buys = asked.map(lambda wish: {**wish, "side": Side.BUY, "size": ("notional", "900"), "limit": None})
 steps = st.one_of(
-    st.tuples(st.just("order"), wishes),
-    st.tuples(st.just("order"), wishes),
+    st.tuples(st.just("order"), asked),
+    st.tuples(st.just("order"), asked),
     st.tuples(st.just("order"), buys),
-    st.tuples(
-        st.just("candle"),
-        st.tuples(st.sampled_from(SYMBOLS), prices, prices, prices, prices, decimals("0", "300", 1)),
-    ),
+    candles("300"),
     st.tuples(st.just("price"), st.tuples(st.sampled_from(SYMBOLS), prices)),
     st.tuples(st.just("cancel"), st.integers(0, 30)),
     st.tuples(st.just("repeat"), st.integers(0, 30)),
@@ -224,12 +196,6 @@ def without(state: dict[str, Any], order_ids: set[str]) -> dict[str, Any]:
     kept = {key: held for key, held in state["reservations"].items() if key not in order_ids}
     left_out = ("reservations", "reserved_cash") if order_ids else ()
     return {key: value for key, value in state.items() if key not in left_out} | {"reservations": kept}
-
-
-def run(make: Callable[[Path], Coroutine[Any, Any, None]]) -> None:
-    """Run one example in a folder of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(make(Path(folder)))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,9 +1,7 @@
 """The paper exchange in spot, whatever is asked of it: nothing goes below zero, nothing is lost, all has a name."""
 
-import asyncio
-import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -29,9 +27,8 @@ from execution.model import (
     Trade,
 )
 from execution.paper import PaperCosts
-from tests.execution.house import BTC, Books, House, answers, bar, make_template
-
-SYMBOLS = (BTC, "LOT")
+from tests.execution.house import Books, House, answers, bar
+from tests.properties.trading import SYMBOLS, candles, decimals, run, wishes
 
 VENUE_NAMES = {"INSUFFICIENT_FUND", "PREVIEW_INVALID_BASE_SIZE_TOO_SMALL", "volume", "not_marketable", "expired"}
 REFUSALS = {
@@ -41,30 +38,8 @@ REFUSALS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _template(tmp_path_factory: pytest.TempPathFactory) -> None:
-    make_template(tmp_path_factory.mktemp("template"))
-
-
-def decimals(low: str, high: str, places: int) -> st.SearchStrategy[str]:
-    return st.decimals(low, high, places=places, allow_nan=False, allow_infinity=False).map(str)
-
-
-prices = decimals("5", "20", 2)
-wishes = st.fixed_dictionaries(
-    {
-        "side": st.sampled_from(Side),
-        "symbol": st.sampled_from(SYMBOLS),
-        "size": st.one_of(
-            st.tuples(st.just("quantity"), st.integers(1, 200).map(lambda halves: str(Decimal(halves) / 2))),
-            st.tuples(st.just("quantity"), decimals("0.01", "300", 2)),
-            st.tuples(st.just("notional"), decimals("0.5", "1500", 2)),
-            st.tuples(st.just("close"), st.just(True)),
-        ),
-        "limit": st.none() | st.decimals("5", "20", places=2).map(str),
-        "waits": st.booleans(),
-    }
-)
+pytestmark = pytest.mark.usefixtures("template")
+asked = wishes(1, decimals("0.01", "300", 2), decimals("0.5", "1500", 2), 2)
 whole_cash = st.fixed_dictionaries(
     {
         "side": st.just(Side.BUY),
@@ -76,17 +51,11 @@ whole_cash = st.fixed_dictionaries(
 )
 """Buys that can be paid at 10, and no longer when the next bar opens higher."""
 steps = st.one_of(
-    st.tuples(st.just("order"), wishes),
-    st.tuples(st.just("order"), wishes),
+    st.tuples(st.just("order"), asked),
+    st.tuples(st.just("order"), asked),
     st.tuples(st.just("order"), whole_cash),
-    st.tuples(
-        st.just("candle"),
-        st.tuples(st.sampled_from(SYMBOLS), prices, prices, prices, prices, decimals("0", "3000", 1)),
-    ),
-    st.tuples(
-        st.just("candle"),
-        st.tuples(st.sampled_from(SYMBOLS), prices, prices, prices, prices, decimals("0", "3000", 1)),
-    ),
+    candles("3000"),
+    candles("3000"),
     st.tuples(st.just("cancel"), st.integers(0, 30)),
     st.tuples(st.just("deposit"), decimals("0.01", "500", 2)),
     st.tuples(st.just("withdraw"), decimals("0.01", "1500", 2)),
@@ -220,10 +189,19 @@ class Exchange:
         self.books.close()
 
 
-def run(make: Callable[[Path], Coroutine[Any, Any, None]]) -> None:
-    """Run one example in a folder of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(make(Path(folder)))
+async def play(
+    exchange: Exchange, step: Callable[[str, Any], Awaitable[object]], plan: list[tuple[str, Any]]
+) -> None:
+    """All steps of a plan, then what must hold at its end."""
+    try:
+        await exchange.open()
+        for what, details in plan:
+            await step(what, details)
+        exchange.check_balances()
+        exchange.check_orders()
+        await exchange.check_released()
+    finally:
+        exchange.close()
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -233,15 +211,7 @@ def test_cash_and_quantities_are_conserved_and_every_refusal_has_a_name(
 ) -> None:
     async def example(folder: Path) -> None:
         exchange = Exchange(folder, costs)
-        try:
-            await exchange.open()
-            for what, details in plan:
-                await exchange.step(what, details)
-            exchange.check_balances()
-            exchange.check_orders()
-            await exchange.check_released()
-        finally:
-            exchange.close()
+        await play(exchange, exchange.step, plan)
 
     run(example)
 
@@ -317,14 +287,6 @@ class Limited(Exchange):
 def test_limits_hold_whatever_is_asked(plan: list[tuple[str, Any]], costs: PaperCosts, limits: RiskLimits) -> None:
     async def example(folder: Path) -> None:
         exchange = Limited(folder, costs, limits)
-        try:
-            await exchange.open()
-            for what, details in plan:
-                await exchange.check_step(what, details)
-            exchange.check_balances()
-            exchange.check_orders()
-            await exchange.check_released()
-        finally:
-            exchange.close()
+        await play(exchange, exchange.check_step, plan)
 
     run(example)
