@@ -35,6 +35,8 @@ log = logging.getLogger("fillbook.broker")
 
 DAEMON_USER = "fillbook"
 _PUBLIC_USER = "everybody"
+_LEAVING = 10.0
+"""Seconds that the child of a killed daemon may take until it has stored what it delivered and ends."""
 _VIOLATION = re.compile(r'- "(?P<client>.*)" - Publish Violation - (?:User ".*", )?Subject "(?P<subject>.*)"$')
 _LEVEL = re.compile(r"\[(?P<level>ERR|WRN|FTL)\] (?P<text>.*)")
 
@@ -245,7 +247,7 @@ class EmbeddedBroker:
         file = self.options.directory / "lock"
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         # The child of a daemon that was killed a moment ago may still be on its way out.
-        deadline = time.monotonic() + 2.0
+        deadline = time.monotonic() + _LEAVING
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

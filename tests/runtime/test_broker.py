@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime import broker as broker_module
 from runtime.broker import (
     BrokerError,
     BrokerOptions,
@@ -184,7 +185,11 @@ async def test_a_taken_port_is_an_error_that_says_how_to_choose_another(tmp_path
         assert broker.pid is None
 
 
-async def test_two_brokers_never_share_a_folder(tmp_path: Path, embedded_broker: RunningBroker) -> None:  # noqa: F811
+async def test_two_brokers_never_share_a_folder(
+    embedded_broker: RunningBroker,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(broker_module, "_LEAVING", 0.1)
     second = EmbeddedBroker(BrokerOptions(embedded_broker.directory / "broker", port=free_port()), Topics())
     with pytest.raises(BrokerError, match=f"in use by process {os.getpid()}"):
         await second.start()
