@@ -19,7 +19,7 @@ from config.times import stored_time, time_text
 from execution import raw
 from execution.model import Json
 from portfolio import tables
-from portfolio.fifo import ENGINE_VERSION, MONEY_DIGITS, QUANTITY_DIGITS, Allocation, money_of, text_of_units
+from portfolio.fifo import ENGINE_VERSION, MONEY_DIGITS, QUANTITY_DIGITS, Allocation, Row, money_of, text_of_units
 from portfolio.lots import Method
 from portfolio.tables import RunMode, RunStatus
 
@@ -50,11 +50,10 @@ class Counts:
     allocations: int = 0
     pnl_units: int = 0
 
-    def add(self, allocations: Iterable[Allocation]) -> None:
+    def add(self, allocations: Sequence[Row]) -> None:
         """Count allocations and their known P&L."""
-        for piece in allocations:
-            self.allocations += 1
-            self.pnl_units += piece.pnl_units or 0
+        self.allocations += len(allocations)
+        self.pnl_units += sum([row[10] or 0 for row in allocations])
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ CONTENT = ", ".join(_COLUMNS[3:-3])
 """The columns that say what was matched, whatever the version."""
 
 
-def content(piece: Allocation) -> Content:
+def content(piece: Row) -> Content:
     """An allocation as the driver's values of the `CONTENT` columns."""
     (
         sell, buy, quantity, sell_price, buy_price, cost, buy_fee, proceeds, sell_fee, net, pnl, opened_at, closed_at,

@@ -14,14 +14,14 @@ from sqlalchemy import Connection
 from execution import raw
 from execution.model import Account
 from portfolio.books import NO_EFFECT, OrderKey, SymbolBook
-from portfolio.fifo import Allocation, FeeIn, FillResult, make_fill, units_of_text
+from portfolio.fifo import FeeIn, FillResult, Row, make_fill, result_of, units_of_text
 from portfolio.lots import Method, Selections, engine_for
 from portfolio.milestones import EVERY, Milestone, Milestones
 
 CHUNK = 5_000
 """Allocations handed over at a time."""
 
-Sink = Callable[[list[Allocation]], None]
+Sink = Callable[[list[Row]], None]
 Progress = Callable[[int], None]
 """Told the number of trades done."""
 
@@ -71,7 +71,7 @@ def compute(
     due = done + EVERY
     taken_back = _taken_back(connection, account.name, symbol, up_to)
     results = dict.fromkeys(wanted, NO_EFFECT)
-    waiting: list[Allocation] = []
+    waiting: list[Row] = []
     row: Sequence[Any] | None = None
     emit = sink is not None and since is None
     for row in in_order(connection, account.name, symbol, up_to, after):
@@ -97,16 +97,17 @@ def compute(
             0 if fee_in is FeeIn.QUOTE else _money_of_text(cash),
             at,
         )
-        result = book.take(fill, tag)
-        if result.fee_flagged:
+        matched = book.take(fill, tag)
+        rows, _, _, _, flagged = matched
+        if flagged:
             book.flag_fee(fee_asset, Decimal(fee))
         if trade_id in results:
-            results[trade_id] = result
-        if result.allocations:
+            results[trade_id] = result_of(matched)
+        if rows:
             if not emit and since is not None and at >= since:
                 emit = sink is not None
             if emit:
-                waiting += result.allocations
+                waiting += rows
                 if len(waiting) >= CHUNK:
                     assert sink is not None
                     sink(waiting)

@@ -15,7 +15,7 @@ from config.exact import ZERO, plain
 from config.instruments import default_instrument
 from execution.model import Account, CashFlow, CashFlowKind, Fact, Trade
 from portfolio.errors import FifoError, SequenceHole, UnknownAccount
-from portfolio.fifo import FeeIn, Fill, FillResult, LotEngine, fill_of, money_of
+from portfolio.fifo import FeeIn, Fill, FillResult, LotEngine, Matched, fill_of, money_of, result_of
 from portfolio.milestones import Milestones
 
 Scope: TypeAlias = tuple[str, str]
@@ -119,31 +119,31 @@ class SymbolBook:
         ):
             self.stale = True
             return None
-        result = self.take(fill_of(trade, self.fee_in(trade.fee_asset)), trade.triggered_by)
+        result = result_of(self.take(fill_of(trade, self.fee_in(trade.fee_asset)), trade.triggered_by))
         self._last_time = trade.executed_at
         self._last_trade = trade
         if result.fee_flagged:
             self.flag_fee(trade.fee_asset, trade.fee)
         return result
 
-    def take(self, fill: Fill, tag: str) -> FillResult:
-        """Match a fill that is known to be next in order."""
-        result = self.engine.apply_fill(fill)
-        allocations, _, realized, fee, _ = result
+    def take(self, fill: Fill, tag: str) -> Matched:
+        """Match a fill that is known to be next in order: `apply` without the names."""
+        matched = self.engine.match(fill)
+        rows, _, realized, fee, _ = matched
         self.fee_units += fee
         attribution = self.attribution.get(tag)
         if attribution is None:
             attribution = self.attribution[tag] = Attribution()
         attribution.fills += 1
-        if allocations:
+        if rows:
             if fill.sign < 0:
                 self.closing_sells += 1
                 if realized is not None and realized > 0:
                     self.winning_sells += 1
             # Of a sell that is partly unknown the known part: the groups add up to the total.
-            known = sum(piece.pnl_units or 0 for piece in allocations) if realized is None else realized
+            known = sum(row[10] or 0 for row in rows) if realized is None else realized
             attribution.realized_units += known
-        return result
+        return matched
 
     def flag_fee(self, asset: str, fee: Decimal) -> None:
         """A fee that could not be valued."""

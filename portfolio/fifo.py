@@ -21,7 +21,8 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Any, NamedTuple, Protocol, Self
+from itertools import islice
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 
 from config.exact import ZERO
 from execution.model import AccountMode, Side, Trade
@@ -144,10 +145,29 @@ def _money_units(value: Decimal) -> int:
     return int(value.scaleb(MONEY_DIGITS))
 
 
+Row: TypeAlias = tuple[
+    str,
+    str | None,
+    int,
+    int,
+    int | None,
+    int | None,
+    int | None,
+    int,
+    int,
+    int,
+    int | None,
+    datetime | None,
+    datetime,
+    bool,
+]
+"""The bare values of an `Allocation`: what the engine makes, and all that a batch needs."""
+
+
 class Allocation(NamedTuple):
     """A piece of a sell matched with a piece of a buy, or with nothing (`buy_trade` None, cost and P&L unknown).
 
-    Raw integers, because a fill makes one in a microsecond; the properties give Decimals. For a short lot
+    Raw integers, because a fill makes them in a microsecond; the properties give Decimals. For a short lot
     the sell came first (`closed_by_buy`): `opened_at` is then the sell's time and `closed_at` the buy's.
     cost_basis = quantity x buy_price + buy_fee; net_proceeds = quantity x sell_price - sell_fee;
     pnl = net_proceeds - cost_basis, or None when a fee of one of the two trades could not be valued.
@@ -248,66 +268,47 @@ class FillResult(NamedTuple):
         return money_of(self.fee_units)
 
 
-class Lot:
-    """The part [offset, total) of a trade that is still open. `grain` is money units per fee unit. `flagged`: a
-    part of what it cost is unknown."""
+Matched: TypeAlias = tuple[tuple[Row, ...], int, int | None, int, bool]
+"""The bare values of a `FillResult`."""
 
-    __slots__ = ("fee", "fee_taken", "flagged", "grain", "offset", "opened_at", "price", "total", "trade_id")
 
-    def __init__(
-        self,
-        trade_id: str,
-        price: int,
-        fee: int,
-        grain: int,
-        total: int,
-        offset: int,
-        opened_at: datetime,
-        flagged: bool = False,
-    ) -> None:
-        self.trade_id = trade_id
-        self.price = price
-        self.fee = fee
-        self.grain = grain
-        self.total = total
-        self.offset = offset
-        self.opened_at = opened_at
-        self.flagged = flagged
-        self.fee_taken = fee * offset // total if fee else 0
+def result_of(matched: Matched) -> FillResult:
+    """What the engine made, with names."""
+    rows, unmatched, realized, fee, flagged = matched
+    allocations = tuple([_new(Allocation, row) for row in rows]) if rows else ()
+    return _new(FillResult, (allocations, unmatched, realized, fee, flagged))
 
-    def take(self, quantity: int) -> int:
-        """Advance by `quantity` and return that part's share of the fee, in money units."""
-        self.offset += quantity
-        if not self.fee:
-            return 0
-        taken = self.fee * self.offset // self.total
-        share = taken - self.fee_taken
-        self.fee_taken = taken
-        return share * self.grain
+
+class Lot(NamedTuple):
+    """The part [offset, quantity) of a fill that is still open; `fee_taken` of its fee went with what is not."""
+
+    fill: Fill
+    offset: int
+    fee_taken: int
+
+    @property
+    def rest(self) -> int:
+        """The quantity that is still open."""
+        return self.fill.quantity - self.offset
 
     @property
     def open_value(self) -> int:
         """Remaining quantity x price, in money units."""
-        return (self.total - self.offset) * self.price
+        return self.rest * self.fill.price
 
     @property
     def open_fee(self) -> int:
         """The remaining share of the fee, in money units."""
-        return (self.fee - self.fee_taken) * self.grain
-
-
-_NOTHING: tuple[Allocation, ...] = ()
+        return (self.fill.fee - self.fee_taken) * self.fill.grain
 
 
 class OpenLots(Protocol):
-    """Open lots in the order in which they were opened, however a method keeps them."""
+    """What is open, however a method keeps it."""
 
-    def append(self, lot: Lot, /) -> None:
-        """One more."""
+    def append(self, fill: Fill, /) -> None:
+        """One more, in whole."""
 
     def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Lot]: ...
 
 
 class LotEngine:
@@ -315,16 +316,31 @@ class LotEngine:
 
     Fills must be applied in the total order of their trades (`Trade.order_key`). A sell in spot mode that
     exceeds the lots leaves an unmatched allocation; in margin mode it opens a short lot, cut at zero.
-    This class is FIFO; other methods override which lot is next (`portfolio.lots`).
+    This class is FIFO: a lot is the fill that opened it, and only of the first one a part can be gone. Other methods
+    put the lot that is next in its place (`portfolio.lots`).
     """
 
-    __slots__ = ("_cost", "_lots", "_margin", "_quantity", "_queue", "_realized", "_sign", "_unmatched", "mode")
+    __slots__ = (
+        "_cost",
+        "_fee_taken",
+        "_lots",
+        "_margin",
+        "_offset",
+        "_quantity",
+        "_queue",
+        "_realized",
+        "_sign",
+        "_unmatched",
+        "mode",
+    )
 
     def __init__(self, mode: AccountMode) -> None:
         self.mode = mode
         self._margin = mode is AccountMode.MARGIN
-        self._queue: deque[Lot] = deque()
+        self._queue: deque[Fill] = deque()
         self._lots: OpenLots = self._queue
+        self._offset = 0  # what is gone of the first in the queue
+        self._fee_taken = 0  # of its fee
         self._sign = 1  # of the open lots: +1 long, -1 short
         self._quantity = 0
         self._cost = 0
@@ -359,30 +375,36 @@ class LotEngine:
     @property
     def edges(self) -> tuple[Lot, Lot] | None:
         """The oldest and the newest open lot; None when nothing is open. Only first in, first out keeps them so."""
-        return (self._queue[0], self._queue[-1]) if self._queue else None
+        queue = self._queue
+        if not queue:
+            return None
+        first = Lot(queue[0], self._offset, self._fee_taken)
+        return first, first if len(queue) == 1 else Lot(queue[-1], 0, 0)
 
     @property
     def lot_count(self) -> int:
         """The number of open lots."""
         return len(self._lots)
 
+    def lots(self) -> Iterator[Lot]:
+        """The open lots, oldest first."""
+        offset, fee_taken = self._offset, self._fee_taken
+        for fill in self._queue:
+            yield Lot(fill, offset, fee_taken)
+            offset = fee_taken = 0
+
     def open_lots(self, limit: int | None = None) -> tuple[OpenLot, ...]:
-        """The open lots, oldest first, at most `limit` of them."""
+        """The open lots with their values, oldest first, at most `limit` of them."""
         sign = self._sign
-        lots = []
-        for number, lot in enumerate(self._lots):
-            if number == limit:
-                break
-            cost = lot.open_value + sign * lot.open_fee
-            lots.append(
-                OpenLot(
-                    lot.trade_id,
-                    quantity_of(sign * (lot.total - lot.offset)),
-                    money_of(sign * cost),
-                    lot.opened_at,
-                )
+        return tuple(
+            OpenLot(
+                lot.fill.trade_id,
+                quantity_of(sign * lot.rest),
+                money_of(sign * lot.open_value + lot.open_fee),
+                lot.fill.at,
             )
-        return tuple(lots)
+            for lot in islice(self.lots(), limit)
+        )
 
     def apply(self, trade: Trade, fee_in: FeeIn = FeeIn.QUOTE) -> FillResult:
         """Match one trade. Raises FifoError (changing nothing) on numbers that are not exact in 18 decimals."""
@@ -390,93 +412,116 @@ class LotEngine:
 
     def apply_fill(self, fill: Fill) -> FillResult:
         """Match one fill."""
-        sign, quantity, fee = fill.sign, fill.quantity, fill.fee
-        matched = _NOTHING
+        return result_of(self.match(fill))
+
+    def match(self, fill: Fill) -> Matched:
+        """Match one fill: `apply_fill` without the names."""
+        _, sign, quantity, _, fee, grain, _, flagged = fill
+        fee_units = fee * grain
+        rows: tuple[Row, ...] = ()
         realized: int | None = None
         rest = quantity
         if self._lots and self._sign != sign:
-            allocations, rest, known, is_whole = self._close(fill)
+            rows, rest, known, is_whole = self._close(fill, fee_units)
             self._realized += known
-            matched = tuple(allocations)
             if is_whole:
                 realized = known
         unmatched = 0
         if rest:
             if sign > 0 or self._margin:
-                offset = quantity - rest
-                lot = Lot(fill.trade_id, fill.price, fee, fill.grain, quantity, offset, fill.at, fill.flagged)
-                self._open(lot, sign)
+                self._open(fill, rest, fee_units)
             else:
                 unmatched = rest
                 realized = None
                 self._unmatched += rest
-                matched = (*matched, _unmatched(fill, rest))
-        return _new(FillResult, (matched, unmatched, realized, fee * fill.grain, fill.flagged))
+                rows = (*rows, _unmatched(fill, rest))
+        return rows, unmatched, realized, fee_units, flagged
 
-    def _open(self, lot: Lot, sign: int) -> None:
-        """Keep what is left of a fill as an open lot."""
+    def _open(self, fill: Fill, rest: int, fee_units: int) -> None:
+        """Keep what is left of a fill as an open lot; `fee_units`: the fee of all of it, in money units."""
+        _, sign, quantity, price, fee, grain, _, _ = fill
+        if rest != quantity:
+            if self._queue:
+                raise ValueError("only the first lot can have lost a part")
+            self._offset = quantity - rest
+            self._fee_taken = fee * self._offset // quantity
+            fee_units -= self._fee_taken * grain
+        self._lots.append(fill)
         self._sign = sign
-        self._lots.append(lot)
-        self._quantity += sign * (lot.total - lot.offset)
-        self._cost += sign * lot.open_value + lot.open_fee
+        if sign > 0:
+            self._quantity += rest
+            self._cost += rest * price + fee_units
+        else:
+            self._quantity -= rest
+            self._cost -= rest * price - fee_units
 
-    def _close(self, fill: Fill) -> tuple[list[Allocation], int, int, bool]:
-        """Match a fill with the lots of the other side, oldest first: the pieces, what is left of the fill, the
-        known P&L, and whether that is all of it. One loop over plain integers, because a batch runs it a million
-        times."""
+    def _close(
+        self, fill: Fill, fee_units: int, start: int = 0, end: int | None = None
+    ) -> tuple[tuple[Row, ...], int, int, bool]:
+        """Match the part [start, end) of a fill, or all of it, with the lots of the other side, oldest first: the
+        rows, what is left of the part, the known P&L, and whether that is all of it.
+
+        One loop over plain integers with all formulas in it, because a batch runs it a million times. Shares of a fee
+        are rounded only where a lot or the fill is cut: the last part takes what is left.
+        """
         trade_id, sign, quantity, price, fee, grain, at, flagged = fill
-        lots = self._queue
-        allocations: list[Allocation] = []
-        realized = 0
-        rest = quantity
-        taken = 0  # of the fill's fee
+        queue = self._queue
+        rows = []
+        known = 0
         is_whole = True
-        while rest and lots:
-            lot = lots[0]
-            piece = lot.total - lot.offset
+        if end is None:
+            end = quantity
+        rest = end - start
+        is_last = end == quantity
+        taken = fee * start // quantity if start else 0  # of the fill's fee
+        offset, lot_taken, cost_now = self._offset, self._fee_taken, self._cost
+        while rest and queue:
+            lot_id, _, total, lot_price, lot_fee, lot_grain, opened_at, lot_flagged = queue[0]
+            piece = total - offset
             if piece <= rest:
-                lot_fee = (lot.fee - lot.fee_taken) * lot.grain
-                lots.popleft()
+                lot_share = (lot_fee - lot_taken) * lot_grain
+                offset = lot_taken = 0
+                queue.popleft()
             else:
                 piece = rest
-                lot_fee = lot.take(piece)
+                offset += piece
+                before, lot_taken = lot_taken, lot_fee * offset // total
+                lot_share = (lot_taken - before) * lot_grain
             rest -= piece
-            fill_fee = 0
-            if fee:
-                before, taken = taken, fee * (quantity - rest) // quantity
-                fill_fee = (taken - before) * grain
-            matched = self._matched(trade_id, sign, price, at, lot, piece, lot_fee, fill_fee)
-            if flagged or lot.flagged:
-                matched = without_pnl(matched)
+            if rest or not is_last:
+                before, taken = taken, fee * (end - rest) // quantity
+                share = (taken - before) * grain
+            else:
+                share = (fee - taken) * grain if taken else fee_units
+            lot_value, value = piece * lot_price, piece * price
+            row: Row
+            if sign < 0:
+                cost = lot_value + lot_share
+                net = value - share
+                cost_now -= cost
+                pnl = net - cost
+                row = (
+                    trade_id, lot_id, piece, price, lot_price, cost, lot_share, value, share, net, pnl, opened_at, at,
+                    False,
+                )  # fmt: skip
+            else:
+                cost = value + share
+                net = lot_value - lot_share
+                cost_now += net
+                pnl = net - cost
+                row = (
+                    lot_id, trade_id, piece, lot_price, price, cost, share, lot_value, lot_share, net, pnl, opened_at,
+                    at, True,
+                )  # fmt: skip
+            if flagged or lot_flagged:
+                row = without_pnl(row)
                 is_whole = False
             else:
-                realized += matched[10]
-            allocations.append(matched)
-        return allocations, rest, realized, is_whole
-
-    def _matched(
-        self, trade_id: str, sign: int, price: int, at: datetime, lot: Lot, piece: int, lot_fee: int, fill_fee: int
-    ) -> Any:
-        """The allocation of `piece` of a lot to a fill, taken off the open quantity and cost."""
-        lot_value, value = piece * lot.price, piece * price
-        self._quantity += sign * piece
-        if sign < 0:
-            cost = lot_value + lot_fee
-            net = value - fill_fee
-            self._cost -= cost
-            columns: tuple[Any, ...] = (
-                trade_id, lot.trade_id, piece, price, lot.price, cost, lot_fee, value, fill_fee, net, net - cost,
-                lot.opened_at, at, False,
-            )  # fmt: skip
-        else:
-            cost = value + fill_fee
-            net = lot_value - lot_fee
-            self._cost += net
-            columns = (
-                lot.trade_id, trade_id, piece, lot.price, price, cost, fill_fee, lot_value, lot_fee, net, net - cost,
-                lot.opened_at, at, True,
-            )  # fmt: skip
-        return _new(Allocation, columns)
+                known += pnl
+            rows.append(row)
+        self._offset, self._fee_taken, self._cost = offset, lot_taken, cost_now
+        self._quantity += sign * (end - start - rest)
+        return tuple(rows), rest, known, is_whole
 
     def dump(self) -> dict[str, Any]:
         """The exact state as a JSON-able dict."""
@@ -488,16 +533,16 @@ class LotEngine:
             "unmatched": str(self._unmatched),
             "lots": [
                 [
-                    lot.trade_id,
-                    str(lot.price),
-                    str(lot.fee),
-                    lot.grain == 1,
-                    str(lot.total),
-                    str(lot.offset),
-                    lot.opened_at.isoformat(),
-                    lot.flagged,
+                    fill.trade_id,
+                    str(fill.price),
+                    str(fill.fee),
+                    fill.grain == 1,
+                    str(fill.quantity),
+                    str(offset),
+                    fill.at.isoformat(),
+                    fill.flagged,
                 ]
-                for lot in self._lots
+                for fill, offset, _ in self.lots()
             ],
         }
 
@@ -514,22 +559,23 @@ class LotEngine:
             for trade_id, price, fee, is_base_fee, total, offset, opened_at, flagged in state["lots"]:
                 grain = 1 if is_base_fee else _SCALE
                 at = datetime.fromisoformat(opened_at)
-                lot = Lot(trade_id, int(price), int(fee), grain, int(total), int(offset), at, flagged)
-                engine._open(lot, engine._sign)
+                fill = Fill(trade_id, engine._sign, int(total), int(price), int(fee), grain, at, flagged)
+                engine._open(fill, fill.quantity - int(offset), fill.fee * grain)
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise FifoError("a state written by dump()") from error
         return engine
 
 
-def without_pnl(piece: Allocation) -> Allocation:
-    """A piece with a fee on one side whose value is unknown."""
-    return piece._replace(pnl_units=None)
+def without_pnl(row: Row) -> Row:
+    """A row with a fee on one side whose value is unknown."""
+    return (*row[:10], None, *row[11:])
 
 
-def _unmatched(fill: Fill, rest: int) -> Allocation:
+def _unmatched(fill: Fill, rest: int) -> Row:
     """The rest of a spot sell for which there is no lot: proceeds known, cost and P&L unknown."""
     fee = (fill.fee - fill.fee * (fill.quantity - rest) // fill.quantity) * fill.grain
     proceeds = rest * fill.price
-    return Allocation(
-        fill.trade_id, None, rest, fill.price, None, None, None, proceeds, fee, proceeds - fee, None, None, fill.at
-    )
+    return (
+        fill.trade_id, None, rest, fill.price, None, None, None, proceeds, fee, proceeds - fee, None, None, fill.at,
+        False,
+    )  # fmt: skip

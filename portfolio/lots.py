@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 from config.exact import plain
 from execution.model import AccountMode
 from portfolio.errors import FifoError
-from portfolio.fifo import Allocation, Fill, FillResult, Lot, LotEngine, quantity_of, without_pnl
+from portfolio.fifo import Fill, Lot, LotEngine, Matched, Row, quantity_of
 
 
 class Method(StrEnum):
@@ -44,11 +44,15 @@ class _LotsById:
     def __init__(self) -> None:
         self._lots: OrderedDict[str, Lot] = OrderedDict()
 
-    def append(self, lot: Lot) -> None:
-        self._lots[lot.trade_id] = lot
+    def append(self, fill: Fill) -> None:
+        self._lots[fill.trade_id] = Lot(fill, 0, 0)
+
+    def change(self, lot: Lot) -> None:
+        """A part of it is gone; it keeps its place."""
+        self._lots[lot.fill.trade_id] = lot
 
     def remove(self, lot: Lot) -> None:
-        del self._lots[lot.trade_id]
+        del self._lots[lot.fill.trade_id]
 
     def get(self, trade_id: str) -> Lot | None:
         return self._lots.get(trade_id)
@@ -67,13 +71,17 @@ class _LotsById:
 
 
 class _ChoosingEngine(LotEngine):
-    """Closes lots in an order of its own."""
+    """Closes lots in an order of its own: the one that is next is made the only one in the queue."""
 
     __slots__ = ("_kept",)
 
     def __init__(self, mode: AccountMode) -> None:
         super().__init__(mode)
         self._lots = self._kept = _LotsById()
+
+    def lots(self) -> Iterator[Lot]:
+        """The open lots, oldest first."""
+        return iter(self._kept)
 
     def _next(self, fill: Fill) -> tuple[Lot, int]:
         """The lot to close next (there is one), and how much of it may be taken at most."""
@@ -83,29 +91,44 @@ class _ChoosingEngine(LotEngine):
         """Nothing is left of a lot."""
         self._kept.remove(lot)
 
-    def _close(self, fill: Fill) -> tuple[list[Allocation], int, int, bool]:
-        trade_id, sign, quantity, price, fee, grain, at, flagged = fill
-        allocations: list[Allocation] = []
+    def _open(self, fill: Fill, rest: int, fee_units: int) -> None:
+        super()._open(fill, rest, fee_units)
+        if self._offset:
+            self._kept.change(Lot(fill, self._offset, self._fee_taken))
+            self._offset = self._fee_taken = 0
+
+    def _close(
+        self, fill: Fill, fee_units: int, start: int = 0, end: int | None = None
+    ) -> tuple[tuple[Row, ...], int, int, bool]:
+        if end is None:
+            end = fill.quantity
+        rows: list[Row] = []
         realized = 0
-        rest = quantity
-        taken = 0
         is_whole = True
-        while rest and self._kept:
+        while start < end and self._kept:
             lot, most = self._next(fill)
-            piece = min(rest, lot.total - lot.offset, most)
-            lot_fee = lot.take(piece)
-            rest -= piece
-            before, taken = taken, fee * (quantity - rest) // quantity
-            matched = self._matched(trade_id, sign, price, at, lot, piece, lot_fee, (taken - before) * grain)
-            if flagged or lot.flagged:
-                matched = without_pnl(matched)
-                is_whole = False
-            else:
-                realized += matched[10]
-            allocations.append(matched)
-            if lot.offset == lot.total:
-                self._closed(lot)
-        return allocations, rest, realized, is_whole
+            part = start + min(end - start, lot.rest, most)
+            row, known, is_known = self._close_with(lot, fill, fee_units, start, part)
+            start = part
+            rows += row
+            realized += known
+            is_whole = is_whole and is_known
+        return tuple(rows), end - start, realized, is_whole
+
+    def _close_with(
+        self, lot: Lot, fill: Fill, fee_units: int, start: int, end: int
+    ) -> tuple[tuple[Row, ...], int, bool]:
+        """Match a part of a fill with this lot, which is at least as large."""
+        held, self._offset, self._fee_taken = lot
+        self._queue.append(held)
+        row, _, known, is_known = super()._close(fill, fee_units, start, end)
+        if self._queue:
+            self._queue.clear()
+            self._kept.change(Lot(held, self._offset, self._fee_taken))
+            self._offset = self._fee_taken = 0
+        else:
+            self._closed(lot)
+        return row, known, is_known
 
 
 class LifoEngine(_ChoosingEngine):
@@ -115,7 +138,7 @@ class LifoEngine(_ChoosingEngine):
 
     def _next(self, fill: Fill) -> tuple[Lot, int]:
         lot = self._kept.last()
-        return lot, lot.total
+        return lot, lot.rest
 
 
 class _ByUnitCost(_ChoosingEngine):
@@ -126,19 +149,20 @@ class _ByUnitCost(_ChoosingEngine):
 
     def __init__(self, mode: AccountMode) -> None:
         super().__init__(mode)
-        self._heap: list[tuple[int, int, Lot]] = []
+        self._heap: list[tuple[int, int, str]] = []
         self._number = 0
 
-    def _open(self, lot: Lot, sign: int) -> None:
-        super()._open(lot, sign)
-        # Of the whole lot, so that it never changes while parts are closed; to 18 decimals of money.
-        cost = (lot.price * lot.total + sign * lot.fee * lot.grain) * 10**18 // lot.total
+    def _open(self, fill: Fill, rest: int, fee_units: int) -> None:
+        super()._open(fill, rest, fee_units)
+        # Of the whole fill, so that it never changes while parts are closed; to 18 decimals of money.
+        cost = (fill.price * fill.quantity + fill.sign * fee_units) * 10**18 // fill.quantity
         self._number += 1
-        heapq.heappush(self._heap, (self._direction * cost, self._number, lot))
+        heapq.heappush(self._heap, (self._direction * cost, self._number, fill.trade_id))
 
     def _next(self, fill: Fill) -> tuple[Lot, int]:
-        lot = self._heap[0][2]
-        return lot, lot.total
+        lot = self._kept.get(self._heap[0][2])
+        assert lot is not None  # both have the same lots
+        return lot, lot.rest
 
     def _closed(self, lot: Lot) -> None:
         super()._closed(lot)
@@ -172,12 +196,12 @@ class SpecificEngine(_ChoosingEngine):
         self._selections = selections
         self._chosen: deque[Selection] = deque()
 
-    def apply_fill(self, fill: Fill) -> FillResult:
+    def match(self, fill: Fill) -> Matched:
         """Match one fill."""
         self._chosen = deque(self._selections.get(fill.trade_id, ()))
         if self._chosen:
             self._check(fill)
-        return super().apply_fill(fill)
+        return super().match(fill)
 
     def _check(self, fill: Fill) -> None:
         """Raise FifoError when the choice for a fill cannot be kept."""
@@ -190,7 +214,7 @@ class SpecificEngine(_ChoosingEngine):
             if quantity <= 0:
                 raise FifoError(f"{said}: more than 0 of {trade_id}")
             taken[trade_id] = taken.get(trade_id, 0) + quantity
-            if taken[trade_id] > lot.total - lot.offset:
+            if taken[trade_id] > lot.rest:
                 raise FifoError(f"{said}: at most what is left of {trade_id}")
         if sum(taken.values()) > fill.quantity:
             raise FifoError(f"{said}: at most what it closes, {plain(quantity_of(fill.quantity))}")
@@ -198,7 +222,7 @@ class SpecificEngine(_ChoosingEngine):
     def _next(self, fill: Fill) -> tuple[Lot, int]:
         if not self._chosen:
             lot = self._kept.first()
-            return lot, lot.total
+            return lot, lot.rest
         trade_id, quantity = self._chosen.popleft()
         chosen = self._kept.get(trade_id)
         assert chosen is not None  # _check saw it
@@ -216,37 +240,65 @@ class AverageEngine(LotEngine):
 
     __slots__ = ()
 
-    def _open(self, lot: Lot, sign: int) -> None:
+    def match(self, fill: Fill) -> Matched:
+        """Match one fill: the lots of first in, first out, at the cost of the pool."""
+        held, cost = self._quantity, self._cost
+        matched = super().match(fill)
+        rows, unmatched, realized, fee_units, flagged = matched
+        if not rows:
+            return matched
+        # Not abs() of the cost: rebates and fees above the proceeds give a pool the other sign.
+        held, pool = abs(held), -fill.sign * cost
+        pooled = []
+        known = 0
+        for row in rows:
+            if row[1] is None:
+                pooled.append(row)
+                continue
+            share = self._share(pool, held, row[2])
+            held -= row[2]
+            pool -= share
+            priced = self._priced(row, share)
+            known += (priced[10] or 0) - (row[10] or 0)
+            pooled.append(priced)
+        self._realized += known
+        return tuple(pooled), unmatched, None if realized is None else realized + known, fee_units, flagged
+
+    @staticmethod
+    def _share(pool: int, held: int, piece: int) -> int:
+        """What a piece takes of the pool, of which so much is held."""
+        return pool - pool * (held - piece) // held
+
+    def _priced(self, row: Row, share: int) -> Row:
+        """A row of first in, first out at a share of the pool's cost, of which the books get rid."""
+        (
+            sell, buy, piece, sell_price, buy_price, cost, buy_fee, value, fee, net, pnl, opened_at, closed_at,
+            closed_by_buy,
+        ) = row  # fmt: skip
+        assert cost is not None  # it has a buy
+        if closed_by_buy:
+            # The pool holds net proceeds: of these sells neither price nor fee is shown apart.
+            self._cost += share - net
+            value, fee, net = share, 0, share
+        else:
+            self._cost += cost - share
+            buy_price, cost, buy_fee = None, share, None
+        profit = None if pnl is None else net - cost
+        return (
+            sell, buy, piece, sell_price, buy_price, cost, buy_fee, value, fee, net, profit, opened_at, closed_at,
+            closed_by_buy,
+        )  # fmt: skip
+
+    def _open(self, fill: Fill, rest: int, fee_units: int) -> None:
         # All lots of a pool are flagged, or none is: a lot is marked once, however many fees have no value.
         queue = self._queue
         if queue and queue[-1].flagged:
-            lot.flagged = True
-        elif lot.flagged:
-            for held in queue:
-                held.flagged = True
-        super()._open(lot, sign)
-
-    def _matched(
-        self, trade_id: str, sign: int, price: int, at: Any, lot: Lot, piece: int, lot_fee: int, fill_fee: int
-    ) -> Any:
-        # Not abs(): rebates and fees above the proceeds give a pool the other sign.
-        held, pool = abs(self._quantity), -sign * self._cost
-        share = pool - pool * (held - piece) // held
-        value = piece * price
-        self._quantity += sign * piece
-        self._cost += sign * share
-        if sign < 0:
-            net = value - fill_fee
-            return Allocation(
-                trade_id, lot.trade_id, piece, price, None, share, None, value, fill_fee, net, net - share,
-                lot.opened_at, at,
-            )  # fmt: skip
-        cost = value + fill_fee
-        # The pool holds net proceeds: of these sells neither price nor fee is shown apart.
-        return Allocation(
-            lot.trade_id, trade_id, piece, lot.price, price, cost, fill_fee, share, 0, share, share - cost,
-            lot.opened_at, at, True,
-        )  # fmt: skip
+            fill = fill._replace(flagged=True)
+        elif queue and fill.flagged:
+            flagged = [held._replace(flagged=True) for held in queue]
+            queue.clear()
+            queue.extend(flagged)
+        super()._open(fill, rest, fee_units)
 
     def dump(self) -> dict[str, Any]:
         """The exact state as a JSON-able dict: the pool's cost is not that of its lots."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 
 from sqlalchemy import Connection
 
@@ -13,7 +14,7 @@ from portfolio import batch, checkpoint
 from portfolio.batch import Computed
 from portfolio.books import Books, CashBook, FillOutcome, Scope, rebuilt
 from portfolio.errors import CheckpointDamaged
-from portfolio.fifo import Allocation
+from portfolio.fifo import Allocation, Row
 from portfolio.milestones import Milestones
 
 PAGE = 1000
@@ -105,11 +106,15 @@ def rebuild(
             books.sequence,
             wanted=ids,
             since=since,
-            sink=found.extend if collect else None,
+            sink=partial(_collect, found) if collect else None,
             milestones=known.before(since),
         )
         done[account, symbol] = computed, found
     return done
+
+
+def _collect(found: list[Allocation], rows: list[Row]) -> None:
+    found += map(Allocation._make, rows)
 
 
 def from_ledger(connection: Connection, progress: Progress = _no_progress) -> Books:

@@ -18,7 +18,7 @@ from execution.ledger import derived_id
 from execution.model import Account, Json
 from portfolio import allocations, batch, reviews
 from portfolio.allocations import CONTENT, Content, Counts, Run, ScopeKey
-from portfolio.fifo import ENGINE_VERSION, Allocation, money_of
+from portfolio.fifo import ENGINE_VERSION, Row, money_of
 from portfolio.lots import Method, Selections
 from portfolio.reviews import Review
 from portfolio.tables import RunMode
@@ -134,7 +134,7 @@ class _Rows:
         self._changed = False
         self.counts = Counts()
 
-    def take(self, found: list[Allocation]) -> None:
+    def take(self, found: list[Row]) -> None:
         """The next allocations."""
         self.counts.add(found)
         rows = list(map(allocations.content, found))

@@ -97,8 +97,9 @@ class Watchdog:
                 self._fail(trade, "nothing is open, but quantity or cost are not 0")
             return
         first, newest = edges
-        if not (0 <= first.offset < first.total and 0 <= newest.offset < newest.total):
-            self._fail(trade, f"a lot holds less than nothing ({first.trade_id} or {newest.trade_id})")
+        if not (0 <= first.offset < first.fill.quantity and 0 <= newest.offset < newest.fill.quantity):
+            names = f"{first.fill.trade_id} or {newest.fill.trade_id}"
+            self._fail(trade, f"a lot holds less than nothing ({names})")
         if outcome.result is not None and not recomputed:
             for problem in _edge_problems(trade, outcome.result, first, newest):
                 self._fail(trade, problem)
@@ -201,22 +202,23 @@ def _edge_problems(trade: Trade, result: FillResult, first: Lot, newest: Lot) ->
     problems = []
     sell = trade.side is Side.SELL
     pieces = result.allocations
-    if newest.trade_id == trade.id:
+    if newest.fill.trade_id == trade.id:
         parts = sum((piece.sell_fee_units if sell else piece.buy_fee_units) or 0 for piece in pieces) if pieces else 0
         if newest.open_fee + parts != result.fee_units:
             problems.append("the parts of its fee and what is left of it do not add up to it")
         if newest.offset != (sum(piece.quantity_units for piece in pieces) if pieces else 0):
             problems.append("what it closed and what it opened are not its quantity")
-        if newest.flagged != result.fee_flagged:
+        if newest.fill.flagged != result.fee_flagged:
             problems.append("what it opened does not know whether its fee has a value")
     if not pieces:
         return problems
     piece = pieces[-1]
-    if (piece.buy_trade if sell else piece.sell_trade) == first.trade_id:
-        before = first.offset - piece.quantity_units
-        due = (first.fee * first.offset // first.total - first.fee * before // first.total) * first.grain
+    opened, offset, _ = first
+    if (piece.buy_trade if sell else piece.sell_trade) == opened.trade_id:
+        before = offset - piece.quantity_units
+        due = (opened.fee * offset // opened.quantity - opened.fee * before // opened.quantity) * opened.grain
         if before < 0 or due != (piece.buy_fee_units if sell else piece.sell_fee_units):
-            problems.append(f"its share of the fee of {first.trade_id} is not what it must be")
-        if (piece.pnl_units is None) != (result.fee_flagged or first.flagged):
-            problems.append(f"its P&L against {first.trade_id} is not known or unknown as the fees say")
+            problems.append(f"its share of the fee of {opened.trade_id} is not what it must be")
+        if (piece.pnl_units is None) != (result.fee_flagged or opened.flagged):
+            problems.append(f"its P&L against {opened.trade_id} is not known or unknown as the fees say")
     return problems

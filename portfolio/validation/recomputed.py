@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from execution.model import Account
-from portfolio import allocations, batch, selections
+from portfolio import allocations, batch, fifo, selections
 from portfolio.errors import PortfolioError
 from portfolio.fifo import ENGINE_VERSION, Allocation
 from portfolio.lots import Method
@@ -34,11 +34,11 @@ def check_recomputed(
         return
     stored = rows_of(connection, scope)
 
-    def compare(found: list[Allocation]) -> None:
+    def compare(found: list[fifo.Row]) -> None:
         for piece in found:
             row = next(stored, None)
             if row is None or row[1:] != allocations.content(piece):
-                raise _Differs(_difference(scope, row, piece))
+                raise _Differs(_difference(scope, row, Allocation(*piece)))
 
     try:
         batch.compute(

@@ -11,7 +11,7 @@ from execution import candles, totals
 from portfolio import batch, checkpoint, recompute
 from portfolio.books import Books, Scope, SymbolBook
 from portfolio.errors import CheckpointDamaged, CheckpointOutdated
-from portfolio.fifo import Allocation, quantity_of
+from portfolio.fifo import Row, quantity_of
 from portfolio.position import Portfolio
 from portfolio.validation import Check
 from portfolio.valuation import Marks, value_account
@@ -48,9 +48,9 @@ def compute(run: Run, scan: Scan) -> Computed:
             continue  # check 4 says so
         net = 0
 
-        def add(found: list[Allocation]) -> None:
+        def add(found: list[Row]) -> None:
             nonlocal net
-            net += sum(piece.net_units - (piece.cost_units or 0) for piece in found if piece.pnl_units is None)
+            net += sum(row[9] - (row[5] or 0) for row in found if row[10] is None)  # without a known P&L
 
         told = partial(_told, run, done)
         books.symbols[scope] = batch.compute(

@@ -17,7 +17,7 @@ from execution.errors import StorageUnavailable
 from execution.model import FactsRecorded, Trade
 from portfolio import allocations, batch, reviews
 from portfolio.allocations import StoredAllocation
-from portfolio.fifo import Allocation
+from portfolio.fifo import Allocation, Row
 from portfolio.service import PortfolioService
 from portfolio.tables import ReviewStatus
 from tests.portfolio.bookkeeping import Database, Line, deliver, service_of
@@ -48,10 +48,10 @@ def from_scratch(database: Database) -> list[tuple[Any, ...]]:
         head = ledger.head(connection).sequence
         pairs = connection.exec_driver_sql("SELECT DISTINCT account, symbol FROM trades ORDER BY 1, 2").all()
         for account, symbol in pairs:
-            pieces: list[Allocation] = []
+            pieces: list[Row] = []
             owner = ledger.accounts(connection)[account]
             batch.compute(connection, owner, symbol, head, sink=pieces.extend)
-            for p in pieces:
+            for p in map(Allocation._make, pieces):
                 times = (p.closed_at, p.opened_at) if p.closed_by_buy else (p.opened_at, p.closed_at)
                 found.append((account, symbol, p.sell_trade, p.buy_trade, p.quantity, p.cost_basis, p.net_proceeds,
                               p.pnl, *times))  # fmt: skip

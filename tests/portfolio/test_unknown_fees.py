@@ -12,7 +12,7 @@ from execution import ledger
 from execution.fees import disposal_id
 from execution.model import Trade
 from portfolio import reports, validation, verify
-from portfolio.fifo import ENGINE_VERSION, Fill, FillResult, LotEngine, without_pnl
+from portfolio.fifo import ENGINE_VERSION, Fill, FillResult, LotEngine, result_of
 from portfolio.lots import Method
 from portfolio.reports import By, Question
 from portfolio.validation import Check
@@ -292,12 +292,12 @@ async def test_trades_that_are_not_stored_yet_are_audited_alike(
     assert any("the P&L of its allocation to t4 is known" in problem for problem in failed(database))
 
 
-_apply_fill = LotEngine.apply_fill
+_match = LotEngine.match
 
 
 def _with_numbers(engine: LotEngine, fill: Fill) -> FillResult:
     """A P&L as if the fee were nothing."""
-    result = _apply_fill(engine, fill)
+    result = result_of(_match(engine, fill))
     pieces = [
         piece
         if piece.cost_units is None
@@ -309,18 +309,19 @@ def _with_numbers(engine: LotEngine, fill: Fill) -> FillResult:
 
 def _with_unknowns(engine: LotEngine, fill: Fill) -> FillResult:
     """No P&L where there is one."""
-    result = _apply_fill(engine, fill)
-    return result._replace(allocations=tuple(map(without_pnl, result.allocations)), realized_units=None)
+    result = result_of(_match(engine, fill))
+    pieces = [piece._replace(pnl_units=None) for piece in result.allocations]
+    return result._replace(allocations=tuple(pieces), realized_units=None)
 
 
 def _with_a_total(engine: LotEngine, fill: Fill) -> FillResult:
     """A known P&L of a trade of which a part is unknown."""
-    result = _apply_fill(engine, fill)
+    result = result_of(_match(engine, fill))
     return result._replace(realized_units=sum(piece.pnl_units or 0 for piece in result.allocations))
 
 
 def _never_flagged(engine: LotEngine, fill: Fill) -> FillResult:
-    return _apply_fill(engine, fill._replace(flagged=False))
+    return result_of(_match(engine, fill._replace(flagged=False)))
 
 
 @pytest.mark.parametrize(
@@ -345,7 +346,7 @@ async def test_the_check_after_each_fill_sees_it(
     line.sell("0.5", "120")
     assert await watched(database, line.facts) == []
     with_fault = Database()
-    monkeypatch.setattr(LotEngine, "apply_fill", wrong)
+    monkeypatch.setattr(LotEngine, "match", wrong)
 
     found = await watched(with_fault, line.facts)
 

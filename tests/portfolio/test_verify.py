@@ -14,6 +14,7 @@ from execution.model import FactsRecorded, Trade
 from portfolio import checkpoint, fifo, recompute
 from portfolio.verify import CHECKS, CheckResult, verify
 from tests.portfolio.bookkeeping import Database, Line, service_of
+from tests.portfolio.oracles.faults import closing_with, losing_fees
 
 SELLS, LOTS, SUMS, ORPHANS, ORDER, CASH, POSITIONS, INCREMENTAL, CHAIN, GUARDS, REVIEWS = range(1, CHECKS + 1)
 SYMBOLS = ("BTC-USD", "ETH-USD", "BNB-USD")
@@ -445,12 +446,7 @@ async def test_an_engine_that_splits_wrongly_is_caught_by_addition(
     database: Database, monkeypatch: pytest.MonkeyPatch, stored: bool
 ) -> None:
     """In what it stores, and in what waits to be stored; the same engine in the check does not hide it."""
-    real = fifo.Lot.take
-
-    def sloppy(lot: fifo.Lot, quantity: int) -> int:
-        return real(lot, quantity) // 10**36 * 10**36 if lot.fee else 0
-
-    monkeypatch.setattr(fifo.Lot, "take", sloppy)
+    monkeypatch.setattr(fifo.LotEngine, "_close", closing_with(losing_fees))
     if stored:
         await keep_all(database, mixed_line())
     else:
@@ -463,13 +459,13 @@ async def test_positions_are_compared_with_sums_that_match_nothing(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await keep_all(database, mixed_line())
-    real = fifo.LotEngine._matched
+    real = fifo.LotEngine._close
 
     def generous(engine: fifo.LotEngine, *arguments: object) -> object:
         engine._realized += 1
         return real(engine, *arguments)  # type: ignore[arg-type]  # handed through as they are
 
-    monkeypatch.setattr(fifo.LotEngine, "_matched", generous)
+    monkeypatch.setattr(fifo.LotEngine, "_close", generous)
 
     assert POSITIONS in broken(run(database))
 

@@ -14,6 +14,7 @@ from portfolio import fifo
 from portfolio.books import Books, CashBook
 from portfolio.watchdog import IntegrityFailed
 from tests.portfolio.bookkeeping import Database, Line, deliver, started
+from tests.portfolio.oracles.faults import closing_with, losing_fees
 
 
 async def watched(database: Database, facts: Sequence[Fact], *, step: int = 1) -> list[IntegrityFailed]:
@@ -92,16 +93,15 @@ def busy_line() -> Line:
 
 def sloppy_take(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lots that lose a part of their fee."""
-    real = fifo.Lot.take
-    monkeypatch.setattr(fifo.Lot, "take", lambda lot, quantity: real(lot, quantity) // 10**36 * 10**36)
+    monkeypatch.setattr(fifo.LotEngine, "_close", closing_with(losing_fees))
 
 
 def lost_quantity(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that counts what is open wrongly."""
     real = fifo.LotEngine._open
 
-    def lossy(engine: fifo.LotEngine, lot: fifo.Lot, sign: int) -> None:
-        real(engine, lot, sign)
+    def lossy(engine: fifo.LotEngine, fill: fifo.Fill, rest: int, fee_units: int) -> None:
+        real(engine, fill, rest, fee_units)
         engine._quantity -= 1
 
     monkeypatch.setattr(fifo.LotEngine, "_open", lossy)
@@ -109,35 +109,33 @@ def lost_quantity(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def generous_pnl(monkeypatch: pytest.MonkeyPatch) -> None:
     """Allocations whose P&L is not what they brought less what they cost."""
-    real = fifo.LotEngine._matched
 
-    def generous(*arguments: object) -> object:
-        piece = real(*arguments)  # type: ignore[arg-type]  # handed through as they are
-        return piece._replace(pnl_units=piece.pnl_units + 1)
+    def generous(row: fifo.Row) -> fifo.Allocation:
+        piece = fifo.Allocation(*row)
+        return piece._replace(pnl_units=(piece.pnl_units or 0) + 1)
 
-    monkeypatch.setattr(fifo.LotEngine, "_matched", generous)
+    monkeypatch.setattr(fifo.LotEngine, "_close", closing_with(generous))
 
 
 def too_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Allocations of less than was sold."""
-    real = fifo.LotEngine._matched
 
-    def stingy(*arguments: object) -> object:
-        piece = real(*arguments)  # type: ignore[arg-type]  # handed through as they are
+    def stingy(row: fifo.Row) -> fifo.Allocation:
+        piece = fifo.Allocation(*row)
         return piece._replace(quantity_units=piece.quantity_units - 10**12)
 
-    monkeypatch.setattr(fifo.LotEngine, "_matched", stingy)
+    monkeypatch.setattr(fifo.LotEngine, "_close", closing_with(stingy))
 
 
 def time_travel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Allocations that were closed before they were opened."""
-    real = fifo.LotEngine._matched
 
-    def early(*arguments: object) -> object:
-        piece = real(*arguments)  # type: ignore[arg-type]  # handed through as they are
+    def early(row: fifo.Row) -> fifo.Allocation:
+        piece = fifo.Allocation(*row)
+        assert piece.opened_at is not None
         return piece._replace(opened_at=piece.closed_at, closed_at=piece.opened_at)
 
-    monkeypatch.setattr(fifo.LotEngine, "_matched", early)
+    monkeypatch.setattr(fifo.LotEngine, "_close", closing_with(early))
 
 
 def leaking_cash(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +157,7 @@ def negative_lot(monkeypatch: pytest.MonkeyPatch) -> None:
         outcomes = real(books, facts)
         for book in books.symbols.values():
             if book.engine.edges is not None:
-                book.engine.edges[0].offset = book.engine.edges[0].total + 1
+                book.engine._offset = book.engine.edges[0].fill.quantity + 1
         return outcomes
 
     monkeypatch.setattr(Books, "apply", spoiled)

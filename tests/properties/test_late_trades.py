@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from portfolio import batch, milestones, recompute
 from portfolio.books import Books
-from portfolio.fifo import Allocation
+from portfolio.fifo import Row
 from portfolio.milestones import Milestone, Milestones
 from tests.portfolio.bookkeeping import MARGIN, SPOT, Line
 from tests.portfolio.oracles.histories import MOVES, TAKEN_BACK, Moves, arrivals
@@ -41,7 +41,7 @@ def test_a_late_trade_costs_less_and_gives_the_same(
                 continue
             with database.connection() as connection:
                 ((computed, found),) = recompute.rebuild(connection, books, stale, outcomes).values()
-                rows: list[Allocation] = []
+                rows: list[Row] = []
                 anew = batch.compute(
                     connection,
                     account,

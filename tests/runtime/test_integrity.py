@@ -32,6 +32,7 @@ from runtime.core import Core, build_core, first_account, opening_deposit
 from runtime.database import ensure_account, open_database, seed_catalogue
 from runtime.messages import Decoded, Integrity
 from runtime.topics import Command, Topics
+from tests.portfolio.oracles.faults import closing_with, losing_fees
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -106,9 +107,9 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
 def sloppy(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """An engine that loses a part of each fee; returns what repairs it."""
-    real = fifo.Lot.take
-    monkeypatch.setattr(fifo.Lot, "take", lambda lot, quantity: real(lot, quantity) // 10**36 * 10**36)
-    return lambda: monkeypatch.setattr(fifo.Lot, "take", real)
+    real = fifo.LotEngine._close
+    monkeypatch.setattr(fifo.LotEngine, "_close", closing_with(losing_fees))
+    return lambda: monkeypatch.setattr(fifo.LotEngine, "_close", real)
 
 
 async def test_sound_books_are_said_to_be_sound_from_the_start(house: House) -> None:

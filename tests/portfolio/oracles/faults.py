@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from portfolio import allocations, allocator, batch, books, fifo, lots
 from portfolio.allocations import ScopeKey
-from portfolio.fifo import Allocation, FeeIn, Fill, FillResult, Lot, LotEngine
+from portfolio.fifo import Allocation, FeeIn, Fill, FillResult, LotEngine, result_of
 from portfolio.lots import AverageEngine, Method, SpecificEngine
 from tests.portfolio.oracles import laws
 from tests.portfolio.oracles.laws import Case
@@ -34,81 +34,171 @@ def _change(target: object, name: str, value: object) -> Plant:
     return lambda patch: patch.setattr(target, name, value)
 
 
-# ---- shares of a fee ------------------------------------------------------------------------------------------
+# ---- rows that say something else --------------------------------------------------------------------------------
+
+Closed = tuple[tuple[fifo.Row, ...], int, int, bool]
+Close = Callable[..., Closed]
+_close = LotEngine._close
 
 
-def _share_floored_alone(lot: Lot, quantity: int) -> int:
-    """floor(F*q/S) of each piece by itself: the parts do not add up."""
-    lot.offset += quantity
-    return lot.fee * quantity // lot.total * lot.grain
+def closing_with(change: Callable[[fifo.Row], fifo.Row]) -> Close:
+    """Each row as something else, and the total as the rows."""
 
-
-def _share_by_the_unit(lot: Lot, quantity: int) -> int:
-    """A fee per unit, of 18 decimals, times the quantity."""
-    lot.offset += quantity
-    return lot.fee * 10**18 // lot.total * quantity // 10**18 * lot.grain
-
-
-def _share_in_floating_point(lot: Lot, quantity: int) -> int:
-    lot.offset += quantity
-    return int(lot.fee * (quantity / lot.total)) * lot.grain
-
-
-def _closing_with(
-    share: Callable[[Lot, int], int] | None = None,
-    pick: Callable[[int], int] = lambda _: 0,
-    dust: int = 0,
-    unknown: Callable[[bool, bool], bool] = lambda fill, lot: fill or lot,
-) -> Callable[..., tuple[list[Allocation], int, int, bool]]:
-    """FIFO's loop with its own shares of fees, a choice of its own, a blind eye for dust or for unknown fees."""
-
-    def close(engine: LotEngine, fill: Fill) -> tuple[list[Allocation], int, int, bool]:
-        trade_id, sign, quantity, price, fee, grain, at, flagged = fill
-        queue = engine._queue
-        mine = Lot(trade_id, price, fee, grain, quantity, 0, at)
-        of = share or Lot.take
-        found: list[Allocation] = []
-        while mine.offset < quantity and queue:
-            number = pick(len(queue))
-            lot = queue[number]
-            piece = min(lot.total - lot.offset, quantity - mine.offset)
-            row = engine._matched(trade_id, sign, price, at, lot, piece, of(lot, piece), of(mine, piece))
-            found.append(fifo.without_pnl(row) if unknown(flagged, lot.flagged) else row)
-            if lot.total - lot.offset <= dust:
-                del queue[number]
-        known = [row.pnl_units for row in found if row.pnl_units is not None]
-        return found, quantity - mine.offset, sum(known), len(known) == len(found)
+    def close(engine: LotEngine, *arguments: Any) -> Closed:
+        rows, rest, _, is_whole = _close(engine, *arguments)
+        changed = tuple(map(change, rows))
+        return changed, rest, sum(row[10] or 0 for row in changed), is_whole
 
     return close
 
 
-closing_last_in = _closing_with(pick=lambda count: count - 1)
+def losing_fees(row: fifo.Row) -> Allocation:
+    """Lots that lose a part of their fee."""
+    piece = Allocation(*row)
+    assert piece.buy_price_units is not None
+    assert piece.buy_fee_units is not None
+    buy_fee, sell_fee = piece.buy_fee_units, piece.sell_fee_units
+    if piece.closed_by_buy:
+        sell_fee = sell_fee // 10**36 * 10**36
+    else:
+        buy_fee = buy_fee // 10**36 * 10**36
+    return _with_fees(piece, buy_fee, sell_fee, piece.pnl_units is None)
+
+
+def _in_cents(row: fifo.Row) -> Allocation:
+    """Each P&L rounded to cents."""
+    piece = Allocation(*row)
+    assert piece.pnl_units is not None
+    return piece._replace(pnl_units=piece.pnl_units // 10**34 * 10**34)
+
+
+def _gross(row: fifo.Row) -> Allocation:
+    """The sell's fee forgotten in net proceeds and P&L alike."""
+    piece = Allocation(*row)
+    assert piece.cost_units is not None
+    return piece._replace(net_units=piece.proceeds_units, pnl_units=piece.proceeds_units - piece.cost_units)
+
+
+def _cost_without_fee(row: fifo.Row) -> Allocation:
+    """The buy's fee forgotten in cost and P&L alike."""
+    piece = Allocation(*row)
+    assert piece.cost_units is not None
+    assert piece.buy_fee_units is not None
+    cost = piece.cost_units - piece.buy_fee_units
+    return piece._replace(cost_units=cost, buy_fee_units=0, pnl_units=piece.net_units - cost)
+
+
+# ---- shares of a fee, the choice of a lot ------------------------------------------------------------------------
+
+Share = Callable[[Fill, int, int], int]
+"""The share of a fill's fee that its part [start, end) has."""
+
+
+def _share_floored_alone(fill: Fill, start: int, end: int) -> int:
+    """floor(F*q/S) of each piece by itself: the parts do not add up."""
+    return fill.fee * (end - start) // fill.quantity * fill.grain
+
+
+def _share_by_the_unit(fill: Fill, start: int, end: int) -> int:
+    """A fee per unit, of 18 decimals, times the quantity."""
+    return fill.fee * 10**18 // fill.quantity * (end - start) // 10**18 * fill.grain
+
+
+def _share_in_floating_point(fill: Fill, start: int, end: int) -> int:
+    return int(fill.fee * ((end - start) / fill.quantity)) * fill.grain
+
+
+def _share_as_it_is(fill: Fill, start: int, end: int) -> int:
+    return (fill.fee * end // fill.quantity - fill.fee * start // fill.quantity) * fill.grain
+
+
+def _closing(
+    share: Share = _share_as_it_is,
+    pick: Callable[[int], int] = lambda _: 0,
+    dust: int = 0,
+    unknown: Callable[[bool, bool], bool] = lambda fill, lot: fill or lot,
+) -> Close:
+    """FIFO piece by piece, with its own shares of fees, a choice of its own, a blind eye for dust or for unknown
+    fees."""
+
+    def close(engine: LotEngine, fill: Fill, fee_units: int) -> Closed:
+        queue = engine._queue
+        found: list[Allocation] = []
+        reached = 0
+        while reached < fill.quantity and queue:
+            place = pick(len(queue))
+            _to_front(engine, place)
+            lot, offset = queue[0], engine._offset
+            end = reached + min(lot.quantity - offset, fill.quantity - reached)
+            ((row,), *_) = _close(engine, fill, fee_units, reached, end)
+            buy_fee, sell_fee = share(lot, offset, offset + end - reached), share(fill, reached, end)
+            if fill.sign > 0:
+                buy_fee, sell_fee = sell_fee, buy_fee
+            found.append(_with_fees(Allocation(*row), buy_fee, sell_fee, unknown(fill.flagged, lot.flagged)))
+            reached = end
+            if engine._offset and lot.quantity - engine._offset <= dust:
+                queue.popleft()
+                engine._offset = engine._fee_taken = 0
+            elif engine._offset:
+                _back(engine, place)
+        known = [row.pnl_units for row in found if row.pnl_units is not None]
+        return tuple(found), fill.quantity - reached, sum(known), len(known) == len(found)
+
+    return close
+
+
+def _with_fees(piece: Allocation, buy_fee: int, sell_fee: int, is_unknown: bool) -> Allocation:
+    assert piece.buy_price_units is not None
+    cost, net = piece.quantity_units * piece.buy_price_units + buy_fee, piece.proceeds_units - sell_fee
+    pnl = None if is_unknown else net - cost
+    return piece._replace(
+        cost_units=cost, buy_fee_units=buy_fee, sell_fee_units=sell_fee, net_units=net, pnl_units=pnl
+    )
+
+
+def _to_front(engine: LotEngine, place: int) -> None:
+    """Make a lot the one that is closed next."""
+    if place:
+        lot = engine._queue[place]
+        del engine._queue[place]
+        engine._queue.appendleft(lot)
+
+
+def _back(engine: LotEngine, place: int) -> None:
+    """What is left of the first lot, as a lot of its own, goes back to where it was."""
+    if place:
+        lot = engine._queue.popleft()
+        rest = lot._replace(quantity=lot.quantity - engine._offset, fee=lot.fee - engine._fee_taken)
+        engine._queue.insert(place, rest)
+        engine._offset = engine._fee_taken = 0
+
+
+closing_last_in = _closing(pick=lambda count: count - 1)
 
 # ---- fills that are left out or taken for others -----------------------------------------------------------------
 
-_apply_fill = LotEngine.apply_fill
+_match = LotEngine.match
+_share = AverageEngine._share
 _open = LotEngine._open
-_matched = LotEngine._matched
 _make_fill = fifo.make_fill
 
 
 def _without_tiny_fills(engine: LotEngine, fill: Fill) -> FillResult:
-    return FillResult((), 0, None, 0, False) if fill.quantity < DUST else _apply_fill(engine, fill)
+    return FillResult((), 0, None, 0, False) if fill.quantity < DUST else result_of(_match(engine, fill))
 
 
 def _without_unmatched_rows(engine: LotEngine, fill: Fill) -> FillResult:
-    result = _apply_fill(engine, fill)
+    result = result_of(_match(engine, fill))
     return result._replace(allocations=tuple(row for row in result.allocations if row.buy_trade is not None))
 
 
-def _without_the_rest_of_a_flip(engine: LotEngine, lot: Lot, sign: int) -> None:
-    if not lot.offset:
-        _open(engine, lot, sign)
+def _without_the_rest_of_a_flip(engine: LotEngine, fill: Fill, rest: int, fee_units: int) -> None:
+    if rest == fill.quantity:
+        _open(engine, fill, rest, fee_units)
 
 
-def _with_the_whole_of_a_flip(engine: LotEngine, lot: Lot, sign: int) -> None:
-    lot.offset = lot.fee_taken = 0
-    _open(engine, lot, sign)
+def _with_the_whole_of_a_flip(engine: LotEngine, fill: Fill, _: int, fee_units: int) -> None:
+    _open(engine, fill, fill.quantity, fee_units)
 
 
 def _free_when_unmatched(fill: Fill, rest: int) -> Allocation:
@@ -136,71 +226,13 @@ def _third_assets_for_nothing(
     return _make_fill(name, sign, quantity, price, 0 if kind is FeeIn.OTHER else fee, kind, money, at)
 
 
-# ---- rows that say something else --------------------------------------------------------------------------------
+# ---- costs of other methods --------------------------------------------------------------------------------------
 
 
-def _in_cents(*arguments: Any) -> Allocation:
-    """Each P&L rounded to cents."""
-    row: Allocation = _matched(*arguments)
-    assert row.pnl_units is not None
-    return row._replace(pnl_units=row.pnl_units // 10**34 * 10**34)
-
-
-def _gross(*arguments: Any) -> Allocation:
-    """The sell's fee forgotten in net proceeds and P&L alike."""
-    row: Allocation = _matched(*arguments)
-    assert row.cost_units is not None
-    return row._replace(net_units=row.proceeds_units, pnl_units=row.proceeds_units - row.cost_units)
-
-
-def _cost_without_fee(*arguments: Any) -> Allocation:
-    """The buy's fee forgotten in cost and P&L alike."""
-    row: Allocation = _matched(*arguments)
-    assert row.cost_units is not None
-    assert row.buy_fee_units is not None
-    cost = row.cost_units - row.buy_fee_units
-    return row._replace(cost_units=cost, buy_fee_units=0, pnl_units=row.net_units - cost)
-
-
-def _average_by_the_unit(
-    engine: AverageEngine, trade: str, sign: int, price: int, at: Any, lot: Lot, piece: int, _: int, fee: int
-) -> Allocation:
-    """The cost of a unit first, to 18 decimals, then times the quantity."""
-    unit = abs(engine._cost) // abs(engine._quantity)
-    return _pooled(engine, trade, sign, price, at, lot, piece, fee, unit * piece)
-
-
-def _average_without_signs(
-    engine: AverageEngine, trade: str, sign: int, price: int, at: Any, lot: Lot, piece: int, _: int, fee: int
-) -> Allocation:
-    """A pool that fees or rebates brought below zero taken for one above."""
-    held, pool = abs(engine._quantity), abs(engine._cost)
-    return _pooled(engine, trade, sign, price, at, lot, piece, fee, pool - pool * (held - piece) // held)
-
-
-def _pooled(
-    engine: AverageEngine, trade: str, sign: int, price: int, at: Any, lot: Lot, piece: int, fee: int, share: int
-) -> Allocation:
-    engine._quantity += sign * piece
-    engine._cost += sign * share
-    value = piece * price
-    if sign < 0:
-        net = value - fee
-        return Allocation(
-            trade, lot.trade_id, piece, price, None, share, None, value, fee, net, net - share, lot.opened_at, at
-        )
-    cost = value + fee
-    return Allocation(
-        lot.trade_id, trade, piece, lot.price, price, cost, fee, share, 0, share, share - cost, lot.opened_at, at
-    )
-
-
-def _by_price_alone(engine: Any, lot: Lot, sign: int) -> None:
+def _by_price_alone(engine: Any, fill: Fill, rest: int, fee_units: int) -> None:
     """The dearest lot, its fee left out."""
-    fee, lot.fee = lot.fee, 0
-    _by_unit_cost(engine, lot, sign)
-    lot.fee = fee
-    engine._cost += lot.open_fee
+    _by_unit_cost(engine, fill, rest, 0)
+    engine._cost += fee_units
 
 
 _by_unit_cost = lots._ByUnitCost._open
@@ -254,17 +286,17 @@ FAULTS = [
     Fault(
         "shares of a fee floored one by one",
         laws.fees_add_up,
-        _change(LotEngine, "_close", _closing_with(_share_floored_alone)),
+        _change(LotEngine, "_close", _closing(_share_floored_alone)),
     ),
     Fault(
         "a fee by the unit",
         laws.fees_add_up,
-        _change(LotEngine, "_close", _closing_with(_share_by_the_unit)),
+        _change(LotEngine, "_close", _closing(_share_by_the_unit)),
     ),
     Fault(
         "a fee in floating point",
         laws.fees_add_up,
-        _change(LotEngine, "_close", _closing_with(_share_in_floating_point)),
+        _change(LotEngine, "_close", _closing(_share_in_floating_point)),
     ),
     Fault(
         "last in, first out",
@@ -274,22 +306,22 @@ FAULTS = [
     Fault(
         "a later lot",
         laws.each_method_takes_its_own_lot,
-        _change(LotEngine, "_close", _closing_with(pick=lambda count: min(1, count - 1))),
+        _change(LotEngine, "_close", _closing(pick=lambda count: min(1, count - 1))),
     ),
     Fault(
         "what is left of a lot dropped as dust",
         laws.each_trade_is_allocated_exactly,
-        _change(LotEngine, "_close", _closing_with(dust=DUST)),
+        _change(LotEngine, "_close", _closing(dust=DUST)),
     ),
     Fault(
         "tiny fills skipped",
         laws.each_trade_is_allocated_exactly,
-        _change(LotEngine, "apply_fill", _without_tiny_fills),
+        _change(LotEngine, "match", _without_tiny_fills),
     ),
     Fault(
         "unmatched sells left out",
         laws.each_trade_is_allocated_exactly,
-        _change(LotEngine, "apply_fill", _without_unmatched_rows),
+        _change(LotEngine, "match", _without_unmatched_rows),
     ),
     Fault(
         "the rest of a flip forgotten",
@@ -319,22 +351,22 @@ FAULTS = [
     Fault(
         "P&L in cents",
         laws.profit_is_net_proceeds_less_cost,
-        _change(LotEngine, "_matched", _in_cents),
+        _change(LotEngine, "_close", closing_with(_in_cents)),
     ),
     Fault(
         "the fee of a sell forgotten",
         laws.profit_is_net_proceeds_less_cost,
-        _change(LotEngine, "_matched", _gross),
+        _change(LotEngine, "_close", closing_with(_gross)),
     ),
     Fault(
         "the fee of a sell forgotten in the total",
         laws.cash_and_lots_add_up,
-        _change(LotEngine, "_matched", _gross),
+        _change(LotEngine, "_close", closing_with(_gross)),
     ),
     Fault(
         "the fee of a buy forgotten",
         laws.costs_add_up,
-        _change(LotEngine, "_matched", _cost_without_fee),
+        _change(LotEngine, "_close", closing_with(_cost_without_fee)),
     ),
     Fault(
         "what has no lot for free",
@@ -344,12 +376,12 @@ FAULTS = [
     Fault(
         "a profit as if the fee of its sell were nothing",
         laws.what_a_fee_is_worth_or_nobody_knows_the_profit,
-        _change(LotEngine, "_close", _closing_with(unknown=lambda _, lot: lot)),
+        _change(LotEngine, "_close", _closing(unknown=lambda _, lot: lot)),
     ),
     Fault(
         "a profit as if the fee of its buy were nothing",
         laws.what_a_fee_is_worth_or_nobody_knows_the_profit,
-        _change(LotEngine, "_close", _closing_with(unknown=lambda fill, _: fill)),
+        _change(LotEngine, "_close", _closing(unknown=lambda fill, _: fill)),
     ),
     Fault(
         "an average that forgets a fee without a value with its lot",
@@ -365,13 +397,15 @@ FAULTS = [
     Fault(
         "an average by the unit",
         laws.a_closed_position_leaves_nothing,
-        _change(AverageEngine, "_matched", _average_by_the_unit),
+        # The cost of a unit first, to 18 decimals, then times the quantity.
+        _change(AverageEngine, "_share", staticmethod(lambda pool, held, piece: pool // held * piece)),
         Method.AVERAGE,
     ),
     Fault(
         "a pool without its sign",
         laws.a_closed_position_leaves_nothing,
-        _change(AverageEngine, "_matched", _average_without_signs),
+        # A pool that fees or rebates brought below zero taken for one above.
+        _change(AverageEngine, "_share", staticmethod(lambda pool, held, piece: _share(abs(pool), held, piece))),
         Method.AVERAGE,
     ),
     Fault(
@@ -383,7 +417,7 @@ FAULTS = [
     Fault(
         "choices ignored",
         laws.choices_are_kept,
-        _change(SpecificEngine, "_next", lambda engine, _: (engine._kept.first(), engine._kept.first().total)),
+        _change(SpecificEngine, "_next", lambda engine, _: (engine._kept.first(), engine._kept.first().rest)),
     ),
     Fault(
         "whole lots after a restart",

@@ -23,7 +23,7 @@ from execution.writer import InlineReader, InlineWriter
 from portfolio import allocations, batch, runs
 from portfolio.allocations import Run, ScopeKey, StoredAllocation
 from portfolio.books import SymbolBook
-from portfolio.fifo import Allocation
+from portfolio.fifo import Allocation, Row
 from portfolio.lots import Method, SpecificEngine, engine_for
 from portfolio.recompute import recompute
 from portfolio.service import PortfolioService
@@ -341,14 +341,14 @@ def batch_of(
     trades: Sequence[Trade], account: Account, method: Method = Method.FIFO, since: datetime | None = None
 ) -> tuple[SymbolBook, list[Allocation]]:
     """The book and the rows that a batch makes of stored trades."""
-    rows: list[Allocation] = []
+    rows: list[Row] = []
     with closing(Copy()) as database:
         database.append(trades)
         with database.connection() as connection:
             computed = batch.compute(
                 connection, account, SYMBOL, len(trades), method=method, sink=rows.extend, since=since
             )
-    return computed.book, rows
+    return computed.book, list(map(Allocation._make, rows))
 
 
 def streaming_equals_the_batch(case: Case) -> None:
