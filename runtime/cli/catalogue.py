@@ -6,10 +6,9 @@ import typer
 
 from runtime.cli.base import Place, command
 from runtime.cli.books import page
+from runtime.cli.numbers import positive, zero_or_more
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
     from sqlalchemy import Connection
 
     from config.instruments import Instrument
@@ -68,7 +67,7 @@ def add_account(
     account = Account(name, mode=AccountMode(mode), currency=currency)
     amount = place.settings.account.initial_deposit
     if deposit is not None:
-        amount = _positive("--deposit", deposit, zero=True) or ZERO
+        amount = zero_or_more("--deposit", deposit) or ZERO
     opening = opening_deposit(place.settings, amount, WallClock())
     first = None if opening is None else replace(opening, account=name, currency=currency)
 
@@ -130,12 +129,12 @@ def add_instrument(
     if kind is not None and kind not in list(InstrumentKind):
         raise typer.BadParameter(f"one of {', '.join(InstrumentKind)}", param_hint="--kind")
     numbers = {
-        "quantity_increment": _positive("--quantity-increment", quantity_increment),
-        "price_increment": _positive("--price-increment", price_increment),
-        "minimum_notional": _positive("--minimum-notional", minimum_notional, zero=True),
-        "minimum_quantity": _positive("--minimum-quantity", minimum_quantity, zero=True),
-        "maximum_notional": _positive("--maximum-notional", maximum_notional),
-        "dust": _positive("--dust", dust, zero=True),
+        "quantity_increment": positive("--quantity-increment", quantity_increment),
+        "price_increment": positive("--price-increment", price_increment),
+        "minimum_notional": zero_or_more("--minimum-notional", minimum_notional),
+        "minimum_quantity": zero_or_more("--minimum-quantity", minimum_quantity),
+        "maximum_notional": positive("--maximum-notional", maximum_notional),
+        "dust": zero_or_more("--dust", dust),
     }
     changes: dict[str, Any] = {key: value for key, value in numbers.items() if value is not None}
     if kind is not None:
@@ -143,20 +142,6 @@ def add_instrument(
     added = replace(instrument, currency=currency, **changes)
     change(place, lambda connection: ledger.add_instrument(connection, added))
     show(f"instrument {symbol}: {added.kind}, {added.currency}")
-
-
-def _positive(option: str, text: str | None, *, zero: bool = False) -> "Decimal | None":
-    from config.exact import NotADecimal, parse_decimal
-
-    if text is None:
-        return None
-    try:
-        value = parse_decimal(text)
-    except NotADecimal as error:
-        raise typer.BadParameter(f"{error}, not {text!r}", param_hint=option) from None
-    if value < 0 or (value == 0 and not zero):
-        raise typer.BadParameter(f"a number {'of at least' if zero else 'above'} 0, not {text}", param_hint=option)
-    return value
 
 
 def list_instruments(place: Place) -> None:

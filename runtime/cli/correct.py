@@ -3,12 +3,12 @@
 import getpass
 import re
 from datetime import datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from runtime.cli.base import USAGE, CommandFailed, Place, command, say
+from runtime.cli.numbers import any_number, positive, zero_or_more
 
 if TYPE_CHECKING:
     from execution.model import Side, Trade
@@ -50,9 +50,9 @@ def correct(
 
     wanted = Change(
         _side(side),
-        _number("--quantity", quantity, least=Decimal(0), above=True),
-        _number("--price", price, least=Decimal(0)),
-        _number("--fee", fee),
+        positive("--quantity", quantity),
+        zero_or_more("--price", price),
+        any_number("--fee", fee),
         _asset(fee_asset),
         _time(executed_at),
     )
@@ -116,22 +116,6 @@ def _side(text: str | None) -> "Side | None":
     if text.upper() not in list(Side):
         raise typer.BadParameter(f"BUY or SELL, not {text!r}", param_hint="--side")
     return Side(text.upper())
-
-
-def _number(option: str, text: str | None, *, least: Decimal | None = None, above: bool = False) -> Decimal | None:
-    from config.exact import NotADecimal, parse_decimal
-
-    if text is None:
-        return None
-    try:
-        value = parse_decimal(text)
-    except NotADecimal as error:
-        raise typer.BadParameter(f"{error}, not {text!r}", param_hint=option) from None
-    if least is not None and (value < least or (above and value == least)):
-        raise typer.BadParameter(
-            f"a number {'above' if above else 'of at least'} {least}, not {text}", param_hint=option
-        )
-    return value
 
 
 def _asset(text: str | None) -> str | None:

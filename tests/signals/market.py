@@ -17,7 +17,7 @@ from signals.bot import PositionView, Verdict
 from signals.classes import build_bot
 from signals.feeds.candle_file import CandleFile
 from signals.runner import bars
-from tests.signals.stage import MINUTE, START, bot
+from tests.signals.stage import MINUTE, START, WEIGHTED, bot
 
 FLAT = PositionView(ZERO, False)
 REAL = {"BTC-USD": "btc_usd_coinbase_1h.csv", "AAPL": "aapl_daily.csv"}
@@ -62,7 +62,7 @@ def one_signal(entry: str, *, threshold: str = "0.3") -> str:
     return f'name = "one"\nsymbol = "BTC-USD"\nthreshold = {threshold}\nsignals = [{{weight = 1, {entry}}}]\n'
 
 
-def verdicts(candles: Sequence[Candle], text: str) -> list[Verdict]:
+def verdicts(candles: Sequence[Candle], text: str = WEIGHTED) -> list[Verdict]:
     """The verdict after each candle, one by one."""
     brain = build_bot(bot(text))
     found = []

@@ -1,6 +1,5 @@
 """The weighted bot against TA-Lib's batch API, and what must never become a vote."""
 
-from collections.abc import Sequence
 from decimal import Decimal
 from math import tanh
 
@@ -10,22 +9,11 @@ import talib
 
 from config.exact import ZERO
 from execution.model import Candle, Side
-from signals.bot import PositionView, Verdict
 from signals.classes import build_bot
 from signals.runner import bars
 from signals.scores import after_cross, band, combine, cross_side
+from tests.signals.market import FLAT, verdicts
 from tests.signals.stage import WEIGHTED, bot, candle, walk
-
-FLAT = PositionView(ZERO, False)
-
-
-def verdicts(candles: Sequence[Candle], text: str = WEIGHTED) -> list[Verdict]:
-    brain = build_bot(bot(text))
-    found = []
-    for bar in bars(candles):
-        brain.update(bar)
-        found.append(brain.decide(FLAT))
-    return found
 
 
 def lively(count: int, seed: int) -> list[Candle]:
