@@ -269,19 +269,24 @@ def on_a_terminal(*arguments: str | Path, until: str | None = None) -> tuple[int
     os.close(there)
     seen = ""
     interrupted = False
-    while True:
-        try:
-            block = os.read(here, 65_536)
-        except OSError:  # what Linux says when nobody has the other end open any more
-            break
-        if not block:
-            break
-        seen += block.decode(errors="replace")
-        if until is not None and not interrupted and re.search(until, seen):
-            interrupted = True
-            os.killpg(running.pid, signal.SIGINT)  # as the terminal does: to the whole group
-    out, _ = running.communicate(timeout=PATIENCE)
-    os.close(here)
+    try:
+        while True:
+            try:
+                block = os.read(here, 65_536)
+            except OSError:  # what Linux says when nobody has the other end open any more
+                break
+            if not block:
+                break
+            seen += block.decode(errors="replace")
+            if until is not None and not interrupted and re.search(until, seen):
+                interrupted = True
+                os.killpg(running.pid, signal.SIGINT)  # as the terminal does: to the whole group
+        out, _ = running.communicate(timeout=PATIENCE)
+    finally:
+        os.close(here)
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+            running.communicate()
     return running.returncode, out, seen
 
 
