@@ -94,38 +94,55 @@ CONTENT = ", ".join(_COLUMNS[3:-3])
 """The columns that say what was matched, whatever the version."""
 
 
-def content(piece: Row) -> Content:
-    """An allocation as the driver's values of the `CONTENT` columns."""
-    (
+def contents(rows: Iterable[Row]) -> list[Content]:
+    """Allocations as the driver's values of the `CONTENT` columns.
+
+    Neighbours have a trade in common nearly always: the text of its time and price is made once.
+    """
+    found = []
+    last_closed = last_opened = last_sell_price = last_buy_price = None
+    closed = sell_price_text = ""
+    opened: str | None = None
+    buy_price_text: str | None = None
+    for (
         sell, buy, quantity, sell_price, buy_price, cost, buy_fee, proceeds, sell_fee, net, pnl, opened_at, closed_at,
         closed_by_buy,
-    ) = piece  # fmt: skip
-    closed = stored_time(closed_at)
-    opened = None if opened_at is None else stored_time(opened_at)
-    buy_at, sell_at = (closed, opened) if closed_by_buy else (opened, closed)
-    return (
-        sell,
-        buy,
-        text_of_units(quantity, QUANTITY_DIGITS),
-        text_of_units(sell_price, QUANTITY_DIGITS),
-        None if buy_price is None else text_of_units(buy_price, QUANTITY_DIGITS),
-        None if cost is None else text_of_units(cost, MONEY_DIGITS),
-        None if buy_fee is None else text_of_units(buy_fee, MONEY_DIGITS) if buy_fee else "0",
-        text_of_units(proceeds, MONEY_DIGITS),
-        text_of_units(sell_fee, MONEY_DIGITS) if sell_fee else "0",
-        text_of_units(net, MONEY_DIGITS),
-        None if pnl is None else text_of_units(pnl, MONEY_DIGITS),
-        buy_at,
-        sell_at,
-        closed,
-    )
+    ) in rows:  # fmt: skip
+        if closed_at is not last_closed:
+            last_closed, closed = closed_at, stored_time(closed_at)
+        if opened_at is not last_opened:
+            last_opened, opened = opened_at, None if opened_at is None else stored_time(opened_at)
+        if sell_price is not last_sell_price:
+            last_sell_price, sell_price_text = sell_price, text_of_units(sell_price, QUANTITY_DIGITS)
+        if buy_price is not last_buy_price:
+            last_buy_price = buy_price
+            buy_price_text = None if buy_price is None else text_of_units(buy_price, QUANTITY_DIGITS)
+        found.append(
+            (
+                sell,
+                buy,
+                text_of_units(quantity, QUANTITY_DIGITS),
+                sell_price_text,
+                buy_price_text,
+                None if cost is None else text_of_units(cost, MONEY_DIGITS),
+                None if buy_fee is None else text_of_units(buy_fee, MONEY_DIGITS) if buy_fee else "0",
+                text_of_units(proceeds, MONEY_DIGITS),
+                text_of_units(sell_fee, MONEY_DIGITS) if sell_fee else "0",
+                text_of_units(net, MONEY_DIGITS),
+                None if pnl is None else text_of_units(pnl, MONEY_DIGITS),
+                closed if closed_by_buy else opened,
+                opened if closed_by_buy else closed,
+                closed,
+            )
+        )
+    return found
 
 
 def insert(
     connection: Connection, key: ScopeKey, version: int, batch_id: str, allocations: Iterable[Allocation]
 ) -> None:
     """Store allocations as rows of a version."""
-    insert_contents(connection, key, version, batch_id, list(map(content, allocations)))
+    insert_contents(connection, key, version, batch_id, contents(allocations))
 
 
 def insert_contents(

@@ -137,7 +137,7 @@ class _Rows:
     def take(self, found: list[Row]) -> None:
         """The next allocations."""
         self.counts.add(found)
-        rows = list(map(allocations.content, found))
+        rows = allocations.contents(found)
         if self._changed:
             self._target.add(rows)
             return

@@ -7,6 +7,7 @@ from sqlalchemy import Connection
 
 from execution.model import Account
 from portfolio import allocations, batch, fifo, selections
+from portfolio.allocations import Content
 from portfolio.errors import PortfolioError
 from portfolio.fifo import ENGINE_VERSION, Allocation
 from portfolio.lots import Method
@@ -35,10 +36,10 @@ def check_recomputed(
     stored = rows_of(connection, scope)
 
     def compare(found: list[fifo.Row]) -> None:
-        for piece in found:
+        for piece, expected in zip(found, allocations.contents(found), strict=True):
             row = next(stored, None)
-            if row is None or row[1:] != allocations.content(piece):
-                raise _Differs(_difference(scope, row, Allocation(*piece)))
+            if row is None or row[1:] != expected:
+                raise _Differs(_difference(scope, row, Allocation(*piece), expected))
 
     try:
         batch.compute(
@@ -59,8 +60,8 @@ def check_recomputed(
         report(Check.FULL, f"{scope.name}: cannot be recomputed: {error}")
 
 
-def _difference(scope: Scope, row: Row | None, piece: Allocation) -> str:
-    expected = dict(zip(Row._fields[1:], allocations.content(piece), strict=True))
+def _difference(scope: Scope, row: Row | None, piece: Allocation, content: Content) -> str:
+    expected = dict(zip(Row._fields[1:], content, strict=True))
     pair = f"sell {piece.sell_trade}, buy {piece.buy_trade or 'none'}"
     if row is None:
         return f"{scope.name}: a full recomputation has one row more: {pair}, {shown(piece.quantity_units)}"
