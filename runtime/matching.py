@@ -6,8 +6,6 @@ of the writer by no more than a few of them, so that memory stays bounded.
 """
 
 import gc
-import multiprocessing
-import signal
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,8 +19,8 @@ from typing import Any, Self
 from portfolio import runs
 from portfolio.allocations import Content, Counts
 from portfolio.runs import Order, Target
-from runtime import database
-from runtime.parallel import WorkerLost, portable
+from runtime import database, processes
+from runtime.processes import portable
 
 FEW_TRADES = 20_000
 """Up to here a process costs more than it brings."""
@@ -39,15 +37,11 @@ _MAPPED_BYTES = 1 << 34
 _END, _ADD, _DONE, _COUNTS, _ERROR = "end", "add", "done", "counts", "error"
 
 
-class _Worker:
+class _Matcher:
     """A process with the orders that it computes in turn, and what it said that nobody wanted to hear yet."""
 
     def __init__(self, url: str, orders: list[Order]) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would copy threads in the middle of their work
-        self.pipe, theirs = context.Pipe(duplex=False)
-        self.process = context.Process(target=_serve, args=(theirs, url, orders), daemon=True)
-        self.process.start()
-        theirs.close()
+        self.worker = processes.start(_serve, url, orders, duplex=False, daemon=True)
         self.said: deque[tuple[str, Any]] = deque()
         self.silent = False
 
@@ -59,16 +53,9 @@ class _Worker:
     def hear(self) -> None:
         """Keep the next message."""
         try:
-            self.said.append(self.pipe.recv())
+            self.said.append(self.worker.pipe.recv())
         except EOFError:
             self.silent = True
-
-    def end(self) -> None:
-        """End the process, whatever it is at."""
-        self.pipe.close()
-        self.process.terminate()
-        self.process.join()
-        self.process.close()
 
 
 class Matchers:
@@ -78,33 +65,28 @@ class Matchers:
         self._orders = [replace(order, progress=None) for order in orders]
         self._next = 0
         count = max(1, min(workers, len(orders)))
-        # Ctrl-C reaches the whole process group: the workers leave it to this process, which ends them.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        self._workers: list[_Worker] = []
+        self._matchers: list[_Matcher] = []
         try:
-            try:
+            with processes.undisturbed():
                 for number in range(count):
-                    self._workers.append(_Worker(url, self._orders[number::count]))
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                    self._matchers.append(_Matcher(url, self._orders[number::count]))
         except BaseException:  # a Ctrl-C that came meanwhile is raised here, before anybody could end the workers
-            for worker in self._workers:
-                worker.end()
+            self._end()
             raise
 
     @property
     def processes(self) -> list[int]:
         """The ids of the processes."""
-        return [worker.process.pid or 0 for worker in self._workers]
+        return [matcher.worker.process.pid or 0 for matcher in self._matchers]
 
     def find_differences(self, order: Order, target: Target) -> Counts:
         """What `runs.find_differences` finds, of the next of the orders. Raises FifoError, WorkerLost."""
         if replace(order, progress=None) != self._orders[self._next]:
             raise ValueError("the orders in their order")
-        worker = self._workers[self._next % len(self._workers)]
+        matcher = self._matchers[self._next % len(self._matchers)]
         self._next += 1
         while True:
-            kind, value = self._next_of(worker)
+            kind, value = self._next_of(matcher)
             if kind == _ADD:
                 target.add(value)
             elif kind == _END:
@@ -118,17 +100,16 @@ class Matchers:
                 counts: Counts = value
                 return counts
 
-    def _next_of(self, worker: _Worker) -> tuple[str, Any]:
-        """The next message of a worker; what others say meanwhile is kept, as long as there is room."""
+    def _next_of(self, matcher: _Matcher) -> tuple[str, Any]:
+        """The next message of a process; what others say meanwhile is kept, as long as there is room."""
         while True:
-            speaking = {each.pipe: each for each in self._workers if each.may_speak}
-            for pipe in wait(list(speaking), timeout=0 if worker.said or worker.silent else None):
+            speaking = {each.worker.pipe: each for each in self._matchers if each.may_speak}
+            for pipe in wait(list(speaking), timeout=0 if matcher.said or matcher.silent else None):
                 speaking[pipe].hear()  # type: ignore[index]  # wait() gives back what it was given
-            if worker.said:
-                return worker.said.popleft()
-            if worker.silent:
-                worker.process.join()
-                raise WorkerLost(f"a worker process ended with {worker.process.exitcode} in the middle of its run")
+            if matcher.said:
+                return matcher.said.popleft()
+            if matcher.silent:
+                raise matcher.worker.lost()
 
     def __enter__(self) -> Self:
         return self
@@ -136,8 +117,10 @@ class Matchers:
     def __exit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _: TracebackType | None
     ) -> None:
-        for worker in self._workers:
-            worker.end()
+        self._end()
+
+    def _end(self) -> None:
+        processes.end(matcher.worker for matcher in self._matchers)
 
 
 class _Sent:

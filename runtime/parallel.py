@@ -3,17 +3,13 @@
 Not concurrent.futures: its workers can neither be asked how far they are nor be ended at Ctrl-C.
 """
 
-import multiprocessing
-import pickle
-import signal
-import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from typing import Any, TypeAlias, TypeVar
 
-from runtime.errors import RuntimeFault
+from runtime import processes
+from runtime.processes import Worker, portable
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -24,13 +20,6 @@ Work: TypeAlias = Callable[[J, Progress | None], R]
 """A module's function, so that another process finds it. Jobs and results must pickle."""
 
 _DONE, _RESULT, _ERROR = "done", "result", "error"
-
-_GRACE = 5.0
-"""Seconds for workers to end after a SIGTERM, before they are killed."""
-
-
-class WorkerLost(RuntimeFault):
-    """A worker process ended without an answer, or with an error that cannot travel."""
 
 
 def run_all(
@@ -63,25 +52,14 @@ class _Crew:
         self._progress = progress
         self._waiting = deque(range(len(jobs)))
         self._results: dict[int, Any] = {}
-        self._workers: dict[Connection, BaseProcess] = {}
+        self._workers: dict[Connection, Worker] = {}
 
     def start(self, work: "Work[Any, Any]", workers: int) -> None:
-        """Start the workers. A Ctrl-C that came meanwhile is raised at the end of this, so that `end` finds all."""
-        # Ctrl-C reaches the whole process group: the workers leave it to this process, which ends them.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        """Start the workers."""
+        with processes.undisturbed():
             for _ in range(workers):
-                self._start(work)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    def _start(self, work: "Work[Any, Any]") -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would copy threads in the middle of their work
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, work, self._progress is not None))
-        process.start()
-        theirs.close()
-        self._workers[ours] = process
+                worker = processes.start(_serve, work, self._progress is not None)
+                self._workers[worker.pipe] = worker
 
     def run(self) -> list[Any]:
         for pipe in self._workers:
@@ -101,9 +79,7 @@ class _Crew:
         try:
             kind, index, value = pipe.recv()
         except EOFError:
-            process = self._workers[pipe]
-            process.join()
-            raise WorkerLost(f"a worker process ended with {process.exitcode} in the middle of its run") from None
+            raise self._workers[pipe].lost() from None
         if kind == _DONE:
             assert self._progress is not None
             self._progress(index, value)
@@ -114,15 +90,8 @@ class _Crew:
             self._give(pipe)
 
     def end(self) -> None:
-        """End the workers, whatever they are at, and whatever they do about a SIGTERM."""
-        for pipe, process in self._workers.items():
-            pipe.close()
-            process.terminate()
-        for process in self._workers.values():
-            process.join(_GRACE)
-            process.kill()
-            process.join()
-            process.close()
+        """End the workers."""
+        processes.end(self._workers.values())
 
 
 def _serve(pipe: Connection, work: "Work[Any, Any]", with_progress: bool) -> None:
@@ -138,13 +107,3 @@ def _serve(pipe: Connection, work: "Work[Any, Any]", with_progress: bool) -> Non
             pipe.send(answer)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
-
-
-def portable(error: Exception) -> Exception:
-    """The error as it can be raised in another process; one that does not pickle becomes a WorkerLost."""
-    error.add_note(traceback.format_exc())
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes: many errors pickle but cannot be loaded
-    except Exception:  # noqa: BLE001 - whatever pickle found
-        return WorkerLost(f"{type(error).__name__}: {error}")
-    return error

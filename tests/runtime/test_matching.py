@@ -1,8 +1,10 @@
 """Matching in other processes gives what matching in this one does; errors and lost processes are told."""
 
+import multiprocessing
 import os
 import random
 import signal
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -22,9 +24,10 @@ from portfolio.errors import FifoError
 from portfolio.lots import Method, Selection
 from portfolio.runs import Differences, Order
 from portfolio.tables import RunMode
+from runtime import matching, processes
 from runtime.database import ensure_account, open_database, read, seed_catalogue, sqlite_url
 from runtime.matching import Matchers
-from runtime.parallel import WorkerLost
+from runtime.processes import WorkerLost
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SYMBOLS = ("AAA-USD", "BBB-USD", "CCC-USD")
@@ -122,3 +125,20 @@ def test_a_process_that_dies_is_noticed_and_nothing_half_done_is_stored(tmp_path
         with pytest.raises(WorkerLost, match="-9"):
             _perform(engine, orders, matchers.find_differences)
     assert _rows(engine) == []
+
+
+def _deaf(pipe: Any, _url: str, _orders: list[Order]) -> None:
+    """The life of a worker that does not hear a SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    pipe.send(("add", []))
+    time.sleep(60)
+
+
+def test_a_process_that_does_not_hear_a_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "GRACE", 0.3)
+    monkeypatch.setattr(matching, "_serve", _deaf)
+    began = time.monotonic()
+    with Matchers("sqlite://", _orders(30), 1) as matchers:
+        assert matchers._matchers[0].worker.pipe.poll(30)
+    assert time.monotonic() - began < 30  # it would sleep for 60 s
+    assert not multiprocessing.active_children()

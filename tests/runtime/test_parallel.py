@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from config.errors import ConfigError
-from runtime import parallel
-from runtime.parallel import Progress, WorkerLost, run_all
+from runtime import processes
+from runtime.parallel import Progress, run_all
+from runtime.processes import WorkerLost
 from signals.feeds.candle_file import CandleFile, CandleFileInvalid
 
 
@@ -93,15 +94,15 @@ def test_a_worker_that_dies_ends_the_work_instead_of_hanging_it() -> None:
 
 
 def test_a_ctrl_c_while_the_workers_start_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    start = parallel._Crew._start
-    started: list[parallel._Crew] = []
+    start = processes.start
+    started: list[processes.Worker] = []
 
-    def interrupted(crew: parallel._Crew, work: Any) -> None:
-        started.append(crew)
+    def interrupted(*arguments: Any, **options: Any) -> processes.Worker:
         os.kill(os.getpid(), signal.SIGINT)
-        start(crew, work)
+        started.append(start(*arguments, **options))
+        return started[-1]
 
-    monkeypatch.setattr(parallel._Crew, "_start", interrupted)
+    monkeypatch.setattr(processes, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_all(squared, range(4), workers=2)
     assert started
@@ -110,7 +111,7 @@ def test_a_ctrl_c_while_the_workers_start_leaves_none_behind(monkeypatch: pytest
 
 def test_a_worker_that_does_not_hear_a_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen: a handler of somebody else's (coverage's) that waited for a lock which the interrupted code held."""
-    monkeypatch.setattr(parallel, "_GRACE", 0.3)
+    monkeypatch.setattr(processes, "GRACE", 0.3)
     monkeypatch.setenv("FILLBOOK_TEST_DEAF", str(tmp_path / "here"))
     began = time.monotonic()
     with pytest.raises(ConfigError, match="enough"):
