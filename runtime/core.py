@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
 import structlog
+from sqlalchemy import Connection
 
 from config.settings import Settings
 from execution import candles, orders
@@ -47,6 +48,7 @@ from execution.state import TradingState
 from portfolio.books import FillOutcome
 from portfolio.position import PortfolioChanged, PositionChanged
 from portfolio.service import PortfolioService
+from runtime.database import ensure_account
 from runtime.follower import LedgerFollower
 from runtime.integrity import IntegrityKeeper
 from runtime.limits import configured, limits_from
@@ -282,6 +284,12 @@ def paper_costs(settings: Settings) -> PaperCosts:
 def first_account(settings: Settings) -> Account:
     """The paper account that a new database starts with."""
     return Account(settings.account.name, mode=AccountMode(settings.account.mode), currency=settings.account.currency)
+
+
+def open_first_account(connection: Connection, settings: Settings, clock: Clock) -> None:
+    """Make the account that a new database starts with, and its deposit; nothing when it exists."""
+    opening = opening_deposit(settings, settings.account.initial_deposit, clock)
+    ensure_account(connection, first_account(settings), opening, clock.recorded_now())
 
 
 def _build_execution(

@@ -23,8 +23,8 @@ from execution.model import AlertRaised, HaltChanged, Responded, Severity
 from execution.ports import Clock, Reader
 from runtime.bus import Bus
 from runtime.clock import FeedClock
-from runtime.core import JoinableWriter, Published, build_core, first_account, opening_deposit
-from runtime.database import ensure_account, seed_catalogue
+from runtime.core import JoinableWriter, Published, build_core, open_first_account
+from runtime.database import seed_catalogue
 from runtime.feeding import Feeder, describe, open_books_to
 from runtime.forgeries import Forgeries
 from runtime.intake import Intake
@@ -80,8 +80,7 @@ def prepare_books(connection: Connection, settings: Settings, clock: Clock, feed
     after: dict[str, datetime] = {}
     if feed is not None and isinstance(clock, FeedClock):
         after = open_books_to(connection, feed, clock)
-    opening = opening_deposit(settings, settings.account.initial_deposit, clock)
-    ensure_account(connection, first_account(settings), opening, clock.recorded_now())
+    open_first_account(connection, settings, clock)
     return after
 
 

@@ -15,8 +15,8 @@ from execution.writer import InlineReader, InlineWriter
 from runtime.cli.base import Place
 from runtime.clock import WallClock
 from runtime.codec import decode
-from runtime.core import build_core, first_account, opening_deposit
-from runtime.database import ensure_account, open_database, seed_catalogue, sqlite_url
+from runtime.core import build_core, open_first_account
+from runtime.database import open_database, seed_catalogue, sqlite_url
 from runtime.messages import Decoded, Undecodable
 from runtime.topics import Command, Topics
 from runtime.wire import encode, response_wire
@@ -80,8 +80,5 @@ def change(place: Place, work: Callable[[Connection], T]) -> T:
     """Run one write transaction on the books, which are made (with the first account) when there are none."""
     with books(place) as engine, engine.connect() as connection, connection.begin():
         seed_catalogue(connection)
-        clock = WallClock()
-        settings = place.settings
-        opening = opening_deposit(settings, settings.account.initial_deposit, clock)
-        ensure_account(connection, first_account(settings), opening, clock.recorded_now())
+        open_first_account(connection, place.settings, WallClock())
         return work(connection)
