@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from execution import raw
 from execution.model import Account
 from portfolio.books import NO_EFFECT, OrderKey, SymbolBook
-from portfolio.fifo import FeeIn, FillResult, Row, make_fill, result_of, units_of_text
+from portfolio.fifo import FeeIn, Fill, FillResult, Row, make_fill, result_of, units_of_text
 from portfolio.lots import Method, Selections, engine_for
 from portfolio.milestones import EVERY, Milestone, Milestones
 
@@ -60,66 +60,90 @@ def compute(
     that were taken back, and the entries that did it, have no effect. `milestones` of FIFO, all of them right: what
     was matched up to the last of them is not matched again, and more are added on the way. Raises FifoError.
     """
-    reached = None if milestones is None else milestones.last
-    if reached is None:
-        book = SymbolBook(account, symbol, engine_for(method, account.mode, selections))
-        buys = done = 0
-        after = ""
-    else:
-        book = SymbolBook.load(account, symbol, reached.book)
-        buys, done, after = reached.buys, reached.done, reached.executed_at
+    book, buys, done, after = _begin(account, symbol, method, selections, milestones)
     due = done + EVERY
     taken_back = _taken_back(connection, account.name, symbol, up_to)
     results = dict.fromkeys(wanted, NO_EFFECT)
-    waiting: list[Row] = []
+    handover = None if sink is None else _Handover(sink, since)
     row: Sequence[Any] | None = None
-    emit = sink is not None and since is None
     for row in in_order(connection, account.name, symbol, up_to, after):
-        _, trade_id, side, quantity, price, fee, fee_asset, cash, executed_at, tag, corrects, _, _ = row
+        _, trade_id, _, _, _, fee, fee_asset, _, executed_at, tag, corrects, _, _ = row
         if milestones is not None and done >= due and executed_at != after:
             milestones.add(Milestone(after, book.dump(), book.engine.lot_count, done, buys))
             due = done + EVERY
         after = executed_at
         done += 1
-        if corrects is not None or trade_id in taken_back:
-            continue
-        fee_in = FeeIn.QUOTE if fee == "0" else book.fee_in(fee_asset)
-        buy = side == "BUY"
-        buys += buy
-        at = datetime.fromisoformat(executed_at)
-        fill = make_fill(
-            trade_id,
-            1 if buy else -1,
-            units_of_text(quantity),
-            units_of_text(price),
-            0 if fee == "0" else units_of_text(fee),
-            fee_in,
-            0 if fee_in is FeeIn.QUOTE else _money_of_text(cash),
-            at,
-        )
-        matched = book.take(fill, tag)
-        rows, _, _, _, flagged = matched
-        if flagged:
-            book.flag_fee(fee_asset, Decimal(fee))
-        if trade_id in results:
-            results[trade_id] = result_of(matched)
-        if rows:
-            if not emit and since is not None and at >= since:
-                emit = sink is not None
-            if emit:
-                waiting += rows
-                if len(waiting) >= CHUNK:
-                    assert sink is not None
-                    sink(waiting)
-                    waiting = []
+        if corrects is None and trade_id not in taken_back:
+            fill = _fill(book, row)
+            buys += fill.sign > 0
+            matched = book.take(fill, tag)
+            rows, _, _, _, flagged = matched
+            if flagged:
+                book.flag_fee(fee_asset, Decimal(fee))
+            if trade_id in results:
+                results[trade_id] = result_of(matched)
+            if rows and handover is not None:
+                handover.take(rows, fill.at)
         if progress is not None and done % CHUNK == 0:
             progress(done)
-    if sink is not None and waiting:
-        sink(waiting)
+    if handover is not None:
+        handover.finish()
     if row is not None:
         book.ended_with(_order_key(row))
     book.milestones = milestones
     return Computed(book, results, buys, done - buys)
+
+
+def _begin(
+    account: Account, symbol: str, method: Method, selections: Selections | None, milestones: Milestones | None
+) -> tuple[SymbolBook, int, int, str]:
+    """The book to begin with, the numbers of buys and of trades in it, and the time of the last one, as stored."""
+    reached = None if milestones is None else milestones.last
+    if reached is None:
+        return SymbolBook(account, symbol, engine_for(method, account.mode, selections)), 0, 0, ""
+    return SymbolBook.load(account, symbol, reached.book), reached.buys, reached.done, reached.executed_at
+
+
+def _fill(book: SymbolBook, row: Sequence[Any]) -> Fill:
+    """A stored trade as the engine takes it. Raises FifoError."""
+    _, trade_id, side, quantity, price, fee, fee_asset, cash, executed_at, _, _, _, _ = row
+    fee_in = FeeIn.QUOTE if fee == "0" else book.fee_in(fee_asset)
+    return make_fill(
+        trade_id,
+        1 if side == "BUY" else -1,
+        units_of_text(quantity),
+        units_of_text(price),
+        0 if fee == "0" else units_of_text(fee),
+        fee_in,
+        0 if fee_in is FeeIn.QUOTE else _money_of_text(cash),
+        datetime.fromisoformat(executed_at),
+    )
+
+
+class _Handover:
+    """Hands allocations to a sink, many at a time, from the first on whose closing trade was executed at `since`
+    or later."""
+
+    def __init__(self, sink: Sink, since: datetime | None) -> None:
+        self._sink = sink
+        self._since = since
+        self._waiting: list[Row] = []
+
+    def take(self, rows: tuple[Row, ...], closed_at: datetime) -> None:
+        """The next ones."""
+        if self._since is not None:
+            if closed_at < self._since:
+                return
+            self._since = None  # all that follow are later
+        self._waiting += rows
+        if len(self._waiting) >= CHUNK:
+            self.finish()
+
+    def finish(self) -> None:
+        """Hand over what waits."""
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            self._sink(waiting)
 
 
 def _taken_back(connection: Connection, account: str, symbol: str, up_to: int) -> frozenset[str]:
