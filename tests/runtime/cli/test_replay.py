@@ -301,11 +301,11 @@ def test_a_terminal_gets_a_progress_bar_over_all_runs(tmp_path: Path) -> None:
     assert json.loads(out)["items"]
 
 
-@pytest.mark.parametrize("moment", ["3 runs", r" [1-9][0-9]*/450000"], ids=["at the start", "in the middle"])
+@pytest.mark.parametrize("moment", ["3 runs", r" [1-9][0-9]*/180000"], ids=["at the start", "in the middle"])
 def test_ctrl_c_ends_a_comparison_and_its_processes_with_130_and_without_a_traceback(
     tmp_path: Path, moment: str
 ) -> None:
-    file = candle_file(tmp_path / "btc.csv", 150_000)
+    file = candle_file(tmp_path / "btc.csv", 60_000)
     code, out, seen = on_a_terminal(
         "replay", "--compare", "--bots", SMA_CROSS, "--bots", second_bot(tmp_path), "--candles", f"BTC-USD={file}",
         *QUANTITY, "--jobs", "2", until=moment,
