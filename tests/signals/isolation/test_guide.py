@@ -50,6 +50,8 @@ def test_the_bot_file_in_the_guide_is_the_file_of_the_example() -> None:
 def test_the_test_in_the_guide_passes(tmp_path: Path) -> None:
     (tmp_path / "test_breakout.py").write_text(block("def test_a_new_high_is_bought() -> None:"))
     (tmp_path / "breakout.py").write_bytes((EXAMPLE / "breakout.py").read_bytes())
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")  # none of a folder above this one
+    environment = {key: value for key, value in os.environ.items() if key != "PYTEST_ADDOPTS"}
     command = [
         sys.executable,
         "-P",
@@ -61,7 +63,7 @@ def test_the_test_in_the_guide_passes(tmp_path: Path) -> None:
         str(tmp_path),
         str(tmp_path),
     ]
-    run = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    run = subprocess.run(command, env={**environment, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
     assert "1 passed" in run.stdout
 
