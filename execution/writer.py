@@ -51,18 +51,22 @@ class Group:
         self.participants = list(participants)
 
     def begin(self) -> None:
+        """A transaction begins."""
         for participant in self.participants:
             participant.begin()
 
     def before_commit(self, connection: Connection) -> None:
+        """The last word of each before the commit."""
         for participant in self.participants:
             participant.before_commit(connection)
 
     def committed(self) -> None:
+        """The transaction is durable."""
         for participant in self.participants:
             participant.committed()
 
     def rolled_back(self) -> None:
+        """The transaction is undone: the last to join forgets first."""
         for participant in reversed(self.participants):
             participant.rolled_back()
 

@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from execution import ledger
-from execution.model import OrderStatus, Trade
+from execution.model import CashFlow, Fact, Order, OrderStatus, Trade
 from execution.orders import client_order_id
 from runtime.bus import BusUnavailable
 from tests.integration.brokers import MOSQUITTO, PATIENCE, running_broker
@@ -110,6 +110,15 @@ async def killing(
     yield load
 
 
+class Stored(NamedTuple):
+    """What the database holds at the end."""
+
+    trades: list[Trade]
+    orders: list[Order]
+    flows: list[CashFlow]
+    head: int
+
+
 async def prove(server: Server, ear: Ear, load: Load) -> None:
     """Every promise, after the load is answered: stop cleanly, start without a feed, compare everything."""
     assert await server.stop() == 0
@@ -117,15 +126,24 @@ async def prove(server: Server, ear: Ear, load: Load) -> None:
     server.bots = ()
     await server.start()
     books = server.books
-    trades, placed = books.trades, books.orders
-    flows = books.read(ledger.cash_flows)
-    head = books.head
+    stored = Stored(books.trades, books.orders, books.read(ledger.cash_flows), books.head)
+    statuses = check_requests(stored, load)
+    check_orders(stored)
+    assert books.problems() == []
+    await check_announcements(stored, ear)
+    await check_retained(stored, server, ear)
+    assert "Traceback" not in server.log
+    log.info(
+        "%d requests, %d repetitions, %d trades, %s", len(load.sent), load.repeated, len(stored.trades), statuses
+    )
 
-    # Requests: one order or one flow each, and every answered trade is in the ledger.
-    ids = Counter(order.request_id for order in placed)
+
+def check_requests(stored: Stored, load: Load) -> "Counter[str]":
+    """One order or one flow each, and every answered trade is in the ledger. How often which answer came."""
+    ids = Counter(order.request_id for order in stored.orders)
     assert [request for request, count in ids.items() if count > 1] == []
-    by_id = {trade.id: trade for trade in trades}
-    keys = Counter(flow.idempotency_key for flow in flows)
+    known = {trade.id for trade in stored.trades}
+    keys = Counter(flow.idempotency_key for flow in stored.flows)
     assert max(keys.values()) == 1
     statuses: Counter[str] = Counter()
     for request_id, (command, _body) in load.sent.items():
@@ -137,14 +155,17 @@ async def prove(server: Server, ear: Ear, load: Load) -> None:
             assert request_id not in ids
         else:
             assert ids[request_id] == 1, answer
-            assert all(told["id"] in by_id for told in answer["trades"]), answer
+            assert all(told["id"] in known for told in answer["trades"]), answer
     assert statuses["filled"] > 50, statuses
+    return statuses
 
-    # Orders: filled as ordered, no fill twice.
+
+def check_orders(stored: Stored) -> None:
+    """Filled as ordered, no fill twice."""
     fills: dict[str | None, list[Trade]] = {}
-    for trade in trades:
+    for trade in stored.trades:
         fills.setdefault(trade.order_id, []).append(trade)
-    for order in placed:
+    for order in stored.orders:
         mine = fills.pop(order.id, [])
         assert order.status.is_final or order.decided_at is not None, order
         assert order.client_order_id == client_order_id(order.account, order.request_id)
@@ -154,14 +175,15 @@ async def prove(server: Server, ear: Ear, load: Load) -> None:
         elif order.status is not OrderStatus.PARTIALLY_FILLED and order.decided_at is None:
             assert mine == [], order
     assert fills == {}
-    venue_ids = Counter(trade.venue_trade_id for trade in trades)
+    venue_ids = Counter(trade.venue_trade_id for trade in stored.trades)
     assert max(venue_ids.values()) == 1
 
-    # Sequences without holes, each announced at least once.
-    assert sorted([t.sequence for t in trades] + [f.sequence for f in flows]) == list(range(1, head + 1))
-    assert books.problems() == []
 
-    heard_from = set(range(2, head + 1))  # the opening deposit came before anybody listened
+async def check_announcements(stored: Stored, ear: Ear) -> None:
+    """Sequences without holes, each announced at least once, as it is stored."""
+    sequences = sorted([t.sequence for t in stored.trades] + [f.sequence for f in stored.flows])
+    assert sequences == list(range(1, stored.head + 1))
+    heard_from = set(range(2, stored.head + 1))  # the opening deposit came before anybody listened
 
     def announced() -> set[int]:
         return {h.body["sequence"] for h in (*ear.all("main/trade"), *ear.all("main/cash"))}
@@ -170,26 +192,27 @@ async def prove(server: Server, ear: Ear, load: Load) -> None:
         await ear.until(lambda: announced() >= heard_from)
     except AssertionError:
         missing = sorted(heard_from - announced())
-        raise AssertionError(f"never announced: {missing} of 1..{head}; sessions {ear.sessions}") from None
+        raise AssertionError(f"never announced: {missing} of 1..{stored.head}; sessions {ear.sessions}") from None
     told = {h.body["id"]: h.body for h in ear.all("main/trade")}
-    for trade in trades:
+    for trade in stored.trades:
         assert Decimal(told[trade.id]["quantity"]) == trade.quantity
         assert told[trade.id]["hash"] == trade.hash
 
-    # Retained state is the database's, and both are what the facts add up to.
-    await ear.until(lambda: any(h.body["sequence"] == head for h in ear.all("main/portfolio")[-3:]))
-    cash = sum((t.cash_effect for t in trades), Decimal(0)) + sum((f.cash_effect for f in flows), Decimal(0))
+
+async def check_retained(stored: Stored, server: Server, ear: Ear) -> None:
+    """Retained state is the database's, and both are what the facts add up to."""
+    await ear.until(lambda: any(h.body["sequence"] == stored.head for h in ear.all("main/portfolio")[-3:]))
+    facts: list[Fact] = [*stored.trades, *stored.flows]
+    cash = sum((fact.cash_effect for fact in facts), Decimal(0))
     async with retained(server.port) as kept:
         portfolio = kept["main/portfolio"]
-        assert portfolio["sequence"] == head
+        assert portfolio["sequence"] == stored.head
         assert Decimal(portfolio["cash"]) == cash
         for symbol in ("BTC-USD", "ETH-USD"):
-            held = sum((t.quantity * t.side.sign for t in trades if t.symbol == symbol), Decimal(0))
+            held = sum((t.quantity * t.side.sign for t in stored.trades if t.symbol == symbol), Decimal(0))
             assert Decimal(kept[f"main/position/{symbol}"]["quantity"]) == held
-            assert kept[f"main/position/{symbol}"]["sequence"] == head
+            assert kept[f"main/position/{symbol}"]["sequence"] == stored.head
         assert kept["status"]["state"] == "online"
-    assert "Traceback" not in server.log
-    log.info("%d requests, %d repetitions, %d trades, %s", len(load.sent), load.repeated, len(trades), statuses)
 
 
 def kills_and_long(short: int, long: int) -> list[Any]:
