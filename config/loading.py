@@ -17,17 +17,9 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from config.instruments import NAME_PATTERN, is_name
+from config.pydantic_errors import explained, faults_from_pydantic
 from config.settings import TOGETHER, Settings
-from config.toml_errors import (
-    MASK,
-    ConfigurationInvalid,
-    Fault,
-    TomlDocument,
-    explained,
-    faults_from_pydantic,
-    key_text,
-    value_text,
-)
+from config.toml_errors import MASK, ConfigurationInvalid, Fault, TomlDocument, key_text, value_text
 from config.toml_lines import TomlPath
 
 CONFIG_FILE = "fillbook.toml"

@@ -8,14 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from config.toml_errors import (
-    ConfigurationInvalid,
-    Fault,
-    TomlDocument,
-    explained,
-    key_text,
-    value_text,
-)
+from config.pydantic_errors import explained
+from config.toml_errors import ConfigurationInvalid, Fault, TomlDocument, key_text, value_text
 from signals.bot_classes import DEFAULT_CLASS, known_classes, model_of
 from signals.bot_file import SIZES, BotFile
 from signals.custom_file import CustomFile

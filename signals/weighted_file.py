@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, TypeAdapter, 
 from pydantic import field_validator as check
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
-from config.toml_errors import MISSING_HERE
+from config.pydantic_errors import MISSING_HERE
 from signals.bot_file import BotFile
 from signals.fields import Count, Real, Share, Strict, YesNo
 from signals.functions import SERIES, Function, Number, Rule, function, function_names, is_function, lookback

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
-from config.toml_errors import ConfigurationInvalid, Fault, TomlDocument, faults_from_pydantic, key_text, value_text
+from config.pydantic_errors import faults_from_pydantic
+from config.toml_errors import ConfigurationInvalid, Fault, TomlDocument, key_text, value_text
 
 EVERYTHING = '''\
 # a comment with [brackets] and key = 1
