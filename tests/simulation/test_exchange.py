@@ -72,7 +72,8 @@ class Scene:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Do something as the caller."""
-        return self.loop.run_until_complete(self.loop.create_task(work, context=in_process(self.caller)))
+        done: T = self.loop.run_until_complete(self.loop.create_task(work, context=in_process(self.caller)))
+        return done
 
     async def wait(self, seconds: float) -> None:
         """Let time pass, also when the caller is dead."""
