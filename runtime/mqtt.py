@@ -1,15 +1,4 @@
-"""The bus over MQTT 3.1.1. The only module that knows aiomqtt and paho, and their private parts.
-
-What is used of the libraries' private API, and why (a test fails when one of it changes):
-- paho's `manual_ack_set` and `ack`, because aiomqtt acknowledges before our code has run;
-- aiomqtt's `_on_connect`, `_on_message`, `_on_publish` (overridden), because its queue hides the DUP flag
-  and the session-present flag, and its `publish` costs a task and a timer for each message;
-- paho's `_create_socket` (replaced), because paho makes several system calls for each packet, and aiomqtt's
-  `_on_socket_open`, `_on_socket_close`, `_on_socket_register_write` and `_on_socket_unregister_write`
-  (overridden), for the buffers and because it watches the number of a descriptor a moment later, when it may
-  be another socket's; with them its `_misc_loop` and `_misc_task`;
-- aiomqtt's `_disconnected` future, and paho's `_sock_close`, without which failed connections leak
-  descriptors.
+"""The bus over MQTT 3.1.1: a session that outlives connections and processes.
 
 What identifies a redelivery (measured, NATS 2.15.1 and Mosquitto 2.0.11; `session` and `packet_id` of Incoming)
 - A first delivery never has DUP; a redelivery always has it, on both, over kills of the subscriber.
@@ -34,14 +23,8 @@ import logging
 import os
 import random
 import secrets
-import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import aiomqtt
-import paho.mqtt.client as paho
 
 from runtime.bus import (
     BusUnavailable,
@@ -53,193 +36,14 @@ from runtime.bus import (
     SubscriptionRefused,
     settle,
 )
-from runtime.mqtt_socket import BufferedSocket, Pump
+from runtime.mqtt_connection import FAILURES, Connection, MqttOptions, Presence, Received
 
-_SUBACK_FAILURE = 0x80
+__all__ = ["MqttBus", "MqttOptions", "Presence"]
+
 _STABLE_AFTER = 0.3  # seconds a connection must have stood before the back-off starts anew
 _GOODBYE = 2.0  # seconds for `offline` and DISCONNECT
 
 log = logging.getLogger("fillbook.mqtt")
-_library_log = logging.getLogger("fillbook.mqtt.library")
-_library_log.setLevel(logging.ERROR)
-
-
-@dataclass(frozen=True, slots=True)
-class Presence:
-    """A retained status topic: `online` after every connect, `offline` as last will and before a clean stop."""
-
-    topic: str
-    online: bytes
-    offline: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class MqttOptions:
-    """Where and how to connect. Times in seconds.
-
-    `session_file` keeps the session's name over restarts; `incarnation` names the running embedded broker.
-    """
-
-    host: str
-    port: int
-    client_id: str
-    username: str | None = None
-    password: str | None = None
-    keepalive: int = 10
-    connect_timeout: float = 5.0
-    publish_timeout: float = 5.0
-    max_in_flight: int = 256
-    backoff_initial: float = 0.1
-    backoff_maximum: float = 2.0
-    session_file: Path | None = None
-    incarnation: Callable[[], str] = lambda: ""
-    clean_session: bool = False
-    """For commands that come and go: the broker keeps nothing of them."""
-
-    def __post_init__(self) -> None:
-        if not self.client_id or "." in self.client_id:
-            raise ValueError(f"an MQTT client id without dots, not {self.client_id!r}")  # NATS makes subjects of it
-
-
-class _Connection(aiomqtt.Client):
-    """One connection; a new one is made for each attempt, since aiomqtt's state does not survive a failure."""
-
-    def __init__(self, options: MqttOptions, presence: Presence | None, deliver: Callable[[Any], None]) -> None:
-        will = None
-        if presence is not None:
-            will = aiomqtt.Will(presence.topic, presence.offline, qos=1, retain=True)
-        super().__init__(
-            options.host,
-            options.port,
-            identifier=options.client_id,
-            username=options.username,
-            password=options.password,
-            protocol=aiomqtt.ProtocolVersion.V311,
-            clean_session=options.clean_session,
-            will=will,
-            timeout=options.connect_timeout,
-            keepalive=options.keepalive,
-            max_inflight_messages=options.max_in_flight,
-            # Without TCP_NODELAY a QoS 1 request and its reply take 88 ms instead of 0.8.
-            socket_options=((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),),
-            logger=_library_log,
-        )
-        self._client.manual_ack_set(True)
-        self._client.connect_timeout = options.connect_timeout
-        self._create_plain: Callable[[], Any] = self._client._create_socket
-        self._client._create_socket = self._open_socket  # type: ignore[method-assign]
-        self._pump = Pump(
-            self._loop,
-            read=self._client.loop_read,
-            write=self._client.loop_write,
-            wants_write=self._client.want_write,
-            broken=self._broke,
-        )
-        self._deliver = deliver
-        self.session_present = False
-        self._publish_timeout = options.publish_timeout
-        # Ordered by deadline, because every publish has the same timeout.
-        self._unconfirmed: dict[int, tuple[asyncio.Future[None], float]] = {}
-        self._sweeper: asyncio.TimerHandle | None = None
-
-    # ---- what paho calls, on the event loop's thread ------------------------------------------------
-
-    def _on_connect(self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Any = None) -> None:
-        self.session_present = bool(flags.session_present)
-        super()._on_connect(client, userdata, flags, reason_code, properties)
-
-    def _on_message(self, client: Any, userdata: Any, message: paho.MQTTMessage) -> None:
-        self._deliver(message)
-
-    def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: Any, properties: Any) -> None:
-        entry = self._unconfirmed.pop(mid, None)
-        if entry is not None and not entry[0].done():
-            entry[0].set_result(None)
-
-    def _open_socket(self) -> BufferedSocket:
-        return BufferedSocket.around(self._create_plain())
-
-    def _on_socket_open(self, client: Any, userdata: Any, sock: Any) -> None:
-        self._loop.call_soon_threadsafe(self._opened, sock)  # called from the thread that connects
-
-    def _opened(self, sock: BufferedSocket) -> None:
-        self._pump.open(sock)
-        self._misc_task = self._loop.create_task(self._misc_loop())
-
-    def _on_socket_close(self, client: Any, userdata: Any, sock: Any) -> None:
-        self._pump.close()
-        super()._on_socket_close(client, userdata, sock)
-
-    def _on_socket_register_write(self, client: Any, userdata: Any, sock: Any) -> None:
-        self._pump.write_soon()
-
-    def _on_socket_unregister_write(self, client: Any, userdata: Any, sock: Any) -> None:
-        """The pump sees by itself when there is nothing left to write."""
-
-    def _broke(self, error: Exception) -> None:
-        if not self._disconnected.done():
-            self._disconnected.set_exception(error)
-
-    # ---- what the bus calls -------------------------------------------------------------------------
-
-    def send(self, topic: str, payload: bytes, retain: bool, qos: int) -> "asyncio.Future[None]":
-        """Give one message to the socket's buffer; the future is done when the broker acknowledged it."""
-        future: asyncio.Future[None] = self._loop.create_future()
-        info = self._client.publish(topic, payload, qos, retain)
-        if info.rc != paho.MQTT_ERR_SUCCESS:
-            future.set_exception(BusUnavailable(f"could not publish: {paho.error_string(info.rc)}"))
-        elif qos == 0:
-            future.set_result(None)
-        else:
-            self._unconfirmed[info.mid] = (future, self._loop.time() + self._publish_timeout)
-            if self._sweeper is None:
-                self._sweeper = self._loop.call_later(self._publish_timeout, self._sweep)
-        return future
-
-    def acknowledge(self, packet_id: int) -> None:
-        """Send the PUBACK of a received message; without a connection the broker sends it again."""
-        if not self._disconnected.done():
-            self._client.ack(packet_id, 1)
-
-    async def closed(self) -> str:
-        """Return the reason when the connection is gone."""
-        await asyncio.wait((self._disconnected,))
-        error = self._disconnected.exception()
-        return "closed" if error is None else str(error)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether messages can be sent."""
-        return self._connected.done() and not self._disconnected.done()
-
-    def dispose(self, reason: str) -> None:
-        """Close the socket whatever state the library is in, and fail what waits for a PUBACK."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            self._sweeper = None
-        self._client._sock_close()
-        if self._misc_task is not None:
-            self._misc_task.cancel()
-        for future in (self._connected, self._disconnected):
-            if future.done() and not future.cancelled():
-                future.exception()  # mark as seen
-        unconfirmed, self._unconfirmed = self._unconfirmed, {}
-        for waiting, _ in unconfirmed.values():
-            if not waiting.done():
-                waiting.set_exception(BusUnavailable(f"connection lost before the acknowledgement: {reason}"))
-
-    def _sweep(self) -> None:
-        """Fail what the broker has not acknowledged in time."""
-        self._sweeper = None
-        now = self._loop.time()
-        while self._unconfirmed:
-            packet, (future, deadline) = next(iter(self._unconfirmed.items()))
-            if deadline > now and not future.done():
-                self._sweeper = self._loop.call_later(deadline - now, self._sweep)
-                return
-            del self._unconfirmed[packet]
-            if not future.done():
-                future.set_exception(BusUnavailable("the broker did not acknowledge in time"))
 
 
 class MqttBus:
@@ -257,7 +61,7 @@ class MqttBus:
         self._subscriptions = tuple(subscriptions)
         self._presence = tuple(presence)
         self._mailbox = Mailbox()
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         self._ready = asyncio.Event()
         self._stopping = asyncio.Event()
         self._wake = asyncio.Event()
@@ -345,11 +149,11 @@ class MqttBus:
 
     async def _one_connection(self) -> str:
         """Connect, serve until the connection is gone or the bus is stopped; why it ended."""
-        connection: _Connection | None = None
+        connection: Connection | None = None
         reason = "stopped"
         try:
             will = self._presence[0] if self._presence else None
-            connection = _Connection(self._options, will, self._received)
+            connection = Connection(self._options, will, self._received)
             self._connection = connection
             self._unacknowledged = set()
             # Messages of a session that was there may come with the CONNACK; of a new one, after SUBSCRIBE.
@@ -365,7 +169,7 @@ class MqttBus:
             else:
                 closing.cancel()
                 await self._leave(connection)
-        except (aiomqtt.MqttError, BusUnavailable, SubscriptionRefused, OSError, ValueError) as error:
+        except (*FAILURES, BusUnavailable, SubscriptionRefused) as error:
             reason = str(error) or type(error).__name__
         finally:
             if connection is not None:
@@ -377,18 +181,13 @@ class MqttBus:
                 self._call(self._on_disconnected, reason)
         return reason
 
-    async def _establish(self, connection: _Connection) -> None:
+    async def _establish(self, connection: Connection) -> None:
         """Subscribe, say online, tell the callbacks."""
         if not connection.session_present:
             self._session_name = self._new_session()
             self._connection_session = self.session
         if self._subscriptions:
-            granted = await connection.subscribe([(pattern, 1) for pattern in self._subscriptions])
-            refused = [
-                pattern
-                for pattern, code in zip(self._subscriptions, granted, strict=True)
-                if _code(code) >= _SUBACK_FAILURE
-            ]
+            refused = await connection.subscribe_to(self._subscriptions)
             if refused:
                 raise SubscriptionRefused(f"the broker refused the subscription to {', '.join(refused)}")
         for presence in self._presence:
@@ -397,7 +196,7 @@ class MqttBus:
         self._ready.set()
         self._call(self._on_connected, Connected(self.session, connection.session_present))
 
-    async def _leave(self, connection: _Connection) -> None:
+    async def _leave(self, connection: Connection) -> None:
         """A clean goodbye: a DISCONNECT suppresses the will, so `offline` is published before it."""
         async with asyncio.timeout(_GOODBYE):  # a broker that hangs must not hold up the daemon's end
             for presence in self._presence:
@@ -461,7 +260,7 @@ class MqttBus:
         """How many received messages nobody has taken yet."""
         return len(self._mailbox)
 
-    def _received(self, message: paho.MQTTMessage) -> None:
+    def _received(self, message: Received) -> None:
         connection = self._connection
         if connection is None:
             return
@@ -517,8 +316,3 @@ class MqttBus:
             temporary.write_text(name, encoding="ascii")
             os.replace(temporary, file)
         return name
-
-
-def _code(granted: Any) -> int:
-    """The number of a SUBACK code, which paho gives as a ReasonCode or an int."""
-    return int(getattr(granted, "value", granted))

@@ -235,7 +235,7 @@ def test_a_client_id_with_a_dot_is_refused() -> None:
 
 
 async def test_the_private_parts_of_the_libraries_are_where_they_were() -> None:
-    """Fails when aiomqtt or paho change what runtime/mqtt.py relies on."""
+    """Fails when aiomqtt or paho change what runtime/mqtt_connection.py relies on."""
     client = aiomqtt.Client("localhost")
     assert isinstance(client._client, paho.Client)
     assert isinstance(client._connected, asyncio.Future)

@@ -468,7 +468,7 @@ def puback(number: int) -> bytes:
 
 
 async def test_the_library_reads_and_writes_as_the_buffers_need_it(pair: Pair) -> None:
-    """Fails when paho or aiomqtt change what runtime/mqtt.py and runtime/mqtt_socket.py rely on."""
+    """Fails when paho or aiomqtt change what runtime/mqtt_connection.py and runtime/mqtt_socket.py rely on."""
     outer = aiomqtt.Client("localhost")
     client = outer._client
     assert list(inspect.signature(client._create_socket).parameters) == []
