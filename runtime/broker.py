@@ -28,6 +28,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.files import write_whole
 from runtime.supervisor import Child, ChildError, Supervisor
 from runtime.topics import Topics
 
@@ -35,6 +36,8 @@ log = logging.getLogger("fillbook.broker")
 
 DAEMON_USER = "fillbook"
 _PUBLIC_USER = "everybody"
+_PRIVATE = 0o600
+"""The mode of files with passwords."""
 _LEAVING = 10.0
 """Seconds that the child of a killed daemon may take until it has stored what it delivered and ends."""
 _VIOLATION = re.compile(r'- "(?P<client>.*)" - Publish Violation - (?:User ".*", )?Subject "(?P<subject>.*)"$')
@@ -109,17 +112,8 @@ def load_credential(directory: Path) -> Credential:
         "password": credential.password,
         "client_suffix": credential.client_suffix,
     }
-    write_private(file, json.dumps(content) + "\n")
+    write_whole(file, json.dumps(content) + "\n", _PRIVATE)
     return credential
-
-
-def write_private(file: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    os.replace(temporary, file)
 
 
 def find_server(command: Sequence[str] = ()) -> list[str]:
@@ -226,7 +220,7 @@ class EmbeddedBroker:
         await self._take_lock()
         try:
             config = server_config(self.options, self._topics, self.credential, secrets.token_urlsafe(24))
-            write_private(self._config_file, config)
+            write_whole(self._config_file, config, _PRIVATE)
             await self._supervisor.start()
         except BaseException:
             self._release_lock()

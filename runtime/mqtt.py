@@ -20,7 +20,6 @@ import asyncio
 import contextlib
 import inspect
 import logging
-import os
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -36,6 +35,7 @@ from runtime.bus import (
     SubscriptionRefused,
     settle,
 )
+from runtime.files import write_whole
 from runtime.mqtt_connection import FAILURES, Connection, MqttOptions, Presence, Received
 
 __all__ = ["MqttBus", "MqttOptions", "Presence"]
@@ -312,7 +312,5 @@ class MqttBus:
         file = self._options.session_file
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = file.with_name(file.name + ".new")
-            temporary.write_text(name, encoding="ascii")
-            os.replace(temporary, file)
+            write_whole(file, name)
         return name

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -11,6 +10,7 @@ from typing import Any
 
 from config.settings import Settings
 from config.times import NotATime, parse_time, time_text
+from runtime.files import write_whole
 from runtime.locks import is_locked, lock_path
 
 FILE = "daemon.json"
@@ -53,10 +53,7 @@ def daemon_file(data_dir: Path, roles: Sequence[str]) -> Path:
 
 def write_daemon_file(data_dir: Path, info: DaemonInfo) -> None:
     """Say that a daemon is ready; whole or not at all."""
-    file = daemon_file(data_dir, info.roles)
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.new")
-    temporary.write_text(json.dumps(info.to_wire(), indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, file)
+    write_whole(daemon_file(data_dir, info.roles), json.dumps(info.to_wire(), indent=2) + "\n")
 
 
 def remove_daemon_file(data_dir: Path, roles: Sequence[str] = (_LEADER,)) -> None:

@@ -137,7 +137,7 @@ def _ask(
 ) -> None:
     from runtime.topics import Command
 
-    body = {"request_id": request_id or _new_id(), **body}
+    body = {"request_id": request_id or new_request_id(), **body}
     answer = over_the_bus(place, account or place.settings.account.name, Command(name), body, timeout)
     _report(place, name, answer)
 
@@ -181,7 +181,8 @@ def no_daemon(place: Place) -> CommandFailed:
     )
 
 
-def _new_id() -> str:
+def new_request_id() -> str:
+    """An id for a request that has none."""
     import secrets
 
     return f"cli-{secrets.token_hex(8)}"
@@ -201,7 +202,7 @@ def _move_cash(
 ) -> None:
     from runtime.topics import Command
 
-    body: dict[str, Any] = {"request_id": request_id or _new_id(), "amount": amount}
+    body: dict[str, Any] = {"request_id": request_id or new_request_id(), "amount": amount}
     if note is not None:
         body["note"] = note
     account = account or place.settings.account.name

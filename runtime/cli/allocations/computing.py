@@ -125,13 +125,13 @@ def _over_the_bus(place: Place, wanted: Any, timeout: float) -> list[dict[str, A
     """Ask the daemon, for each account that is meant."""
     from config.times import time_text
     from portfolio.compare import traded
-    from runtime.cli.requests import over_the_bus, reason_text
+    from runtime.cli.requests import new_request_id, over_the_bus, reason_text
     from runtime.topics import Command
 
     pairs = place.read(lambda connection: traded(connection, account=wanted.account, symbol=wanted.symbol))
     runs: list[dict[str, Any]] = []
     for account in sorted({owner for owner, _ in pairs}):
-        body: dict[str, Any] = {"request_id": _new_id(), "method": str(wanted.method)}
+        body: dict[str, Any] = {"request_id": new_request_id(), "method": str(wanted.method)}
         if wanted.symbol is not None:
             body["symbol"] = wanted.symbol
         if wanted.full:
@@ -149,12 +149,6 @@ def _over_the_bus(place: Place, wanted: Any, timeout: float) -> list[dict[str, A
             raise CommandFailed(f"compute {answer['status']}{reason_text(answer.get('reason'))}", FAILED)
         runs += (answer.get("result") or {}).get("runs", [])
     return runs
-
-
-def _new_id() -> str:
-    import secrets
-
-    return f"cli-{secrets.token_hex(8)}"
 
 
 def _show_runs(place: Place, runs: list[dict[str, Any]]) -> None:
