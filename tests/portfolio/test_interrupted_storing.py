@@ -11,7 +11,7 @@ from execution.model import Fact, FactsRecorded
 from portfolio.lots import Method
 from portfolio.verify import verify
 from tests.portfolio.bookkeeping import Database, Line, service_of
-from tests.portfolio.test_verify import register
+from tests.portfolio.verify.books import register
 
 T = TypeVar("T")
 

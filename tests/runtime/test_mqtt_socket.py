@@ -2,19 +2,14 @@
 
 import asyncio
 import inspect
-import os
-import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import aiomqtt
 import paho.mqtt.client as paho
 import pytest
 
-from runtime.bus import BusUnavailable
-from runtime.mqtt import MqttBus, Presence
 from runtime.mqtt_socket import PIECE, BufferedSocket, Pump
 from tests.integration.brokers import PATIENCE, RunningBroker, any_broker, embedded_broker  # noqa: F401
 
@@ -310,156 +305,7 @@ async def test_a_socket_closed_before_the_loop_knew_it_is_not_watched(pair: Pair
     library.pump.close()
 
 
-# ---- with the real library and real brokers ----------------------------------------------------------
-
-
-def socket_of(bus: MqttBus) -> BufferedSocket:
-    """The socket of a connected bus."""
-    assert bus._connection is not None
-    sock = bus._connection._client.socket()
-    assert isinstance(sock, BufferedSocket)
-    return sock
-
-
-async def receive(bus: MqttBus, count: int) -> list[bytes]:
-    """The next `count` payloads, acknowledged.
-
-    Without the copies that NATS sends when it hears of an acknowledgement after more than its ack_wait: they have
-    DUP, which nothing has that comes for the first time.
-    """
-    found: list[bytes] = []
-    messages: AsyncIterator[Any] = bus.messages()
-    while len(found) < count:
-        incoming = await anext(messages)
-        incoming.ack()
-        if not incoming.dup:
-            found.append(incoming.payload)
-    return found
-
-
-@contextmanager
-def paused(broker: RunningBroker) -> Iterator[None]:
-    """A broker that reads nothing."""
-    os.kill(broker.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(broker.pid, signal.SIGCONT)
-
-
-async def test_ten_thousand_messages_in_both_directions_are_complete_and_in_order(
-    any_broker: RunningBroker,  # noqa: F811
-) -> None:
-    # Mosquitto sends 20 at a time and no more, and would make the test long.
-    count = 10_000 if any_broker.kind == "embedded" else 2_000
-    sent = [f"{number}".encode() for number in range(count)]
-
-    async def send(bus: MqttBus, topic: str) -> None:
-        confirmations = [await bus.publish_soon(topic, payload) for payload in sent]
-        await asyncio.gather(*confirmations)
-
-    async with any_broker.bus("a", ["to-a"]) as a, any_broker.bus("b", ["to-b"]) as b, asyncio.timeout(4 * PATIENCE):
-        _, _, at_a, at_b = await asyncio.gather(
-            send(a, "to-b"), send(b, "to-a"), receive(a, count), receive(b, count)
-        )
-    assert at_a == sent
-    assert at_b == sent
-
-
-async def test_a_broker_that_reads_slowly_loses_nothing(any_broker: RunningBroker) -> None:  # noqa: F811
-    sent = [bytes((number,)) * 150_000 for number in range(120)]
-    async with (
-        any_broker.bus("receiver", ["t"]) as receiver,
-        any_broker.bus("sender") as sender,
-    ):
-        sock = socket_of(sender)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE)
-        with paused(any_broker):
-            confirmations = [await sender.publish_soon("t", payload) for payload in sent]
-            await asyncio.sleep(0.2)
-            assert 0 < sock.unsent <= PIECE + 150_100
-            assert sender._connection is not None
-            assert sender._connection._client.want_write()  # the rest waits in the library
-        async with asyncio.timeout(PATIENCE):
-            received = await receive(receiver, len(sent))
-            await asyncio.gather(*confirmations)
-        assert received == sent
-        assert sock.unsent == 0
-
-
-async def test_a_killed_broker_fails_what_was_buffered_and_the_bus_returns(
-    any_broker: RunningBroker,  # noqa: F811
-) -> None:
-    losses: list[str] = []
-    async with any_broker.bus("sender") as sender:
-        sender.on_disconnected(losses.append)
-        os.kill(any_broker.pid, signal.SIGSTOP)
-        confirmations = [await sender.publish_soon("t", b"x" * 150_000) for _ in range(100)]
-        await asyncio.sleep(0.05)
-        assert socket_of(sender).unsent > 0
-        await any_broker.kill_and_return()
-        async with asyncio.timeout(PATIENCE / 2):  # not by the timeout of each
-            found = await asyncio.gather(*confirmations, return_exceptions=True)
-        assert all(isinstance(error, BusUnavailable) for error in found)
-        await sender.wait_connected(PATIENCE)
-        await sender.publish("t", b"again")
-        assert len(losses) == 1
-
-
-async def test_a_failing_flush_is_a_lost_connection_once(any_broker: RunningBroker) -> None:  # noqa: F811
-    losses: list[str] = []
-    async with any_broker.bus("sender") as sender:
-        sender.on_disconnected(losses.append)
-        socket_of(sender).shutdown(socket.SHUT_WR)
-        with pytest.raises(BusUnavailable):
-            await sender.publish("t", b"x")
-        await sender.wait_connected(PATIENCE)
-        await sender.publish("t", b"x")
-        assert len(losses) == 1
-
-
-async def test_a_clean_stop_sends_all_before_its_goodbye(any_broker: RunningBroker) -> None:  # noqa: F811
-    presence = Presence("x/status", b"online", b"offline")
-    # One subscription, because NATS keeps no order between two.
-    async with any_broker.bus("watcher", ["x/#"]) as watcher:
-        async with any_broker.bus("daemon", presence=[presence]) as daemon:
-            assert await receive(watcher, 1) == [b"online"]
-            socket_of(daemon).setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE)
-            last = [await daemon.publish_soon("x/t", b"x" * 100_000) for _ in range(20)]
-        async with asyncio.timeout(PATIENCE):
-            assert await receive(watcher, 21) == [b"x" * 100_000] * 20 + [b"offline"]
-        await asyncio.gather(*last)
-        await asyncio.sleep(0.1)
-        assert watcher.waiting == 0  # no last will: the DISCONNECT arrived
-
-
-async def test_few_system_calls_for_many_packets(embedded_broker: RunningBroker) -> None:  # noqa: F811
-    """The reason for all this; also fails when the library does not use the buffered socket any more."""
-    calls = {"fill": 0, "flush": 0, "recv": 0, "send": 0}
-
-    def counted(sock: BufferedSocket, name: str) -> None:
-        inner = getattr(sock, name)
-
-        def call(*arguments: Any) -> Any:
-            calls[name] += 1
-            return inner(*arguments)
-
-        setattr(sock, name, call)
-
-    async with embedded_broker.bus("echo", ["t"]) as bus:
-        sock = socket_of(bus)
-        for name in calls:
-            counted(sock, name)
-        confirmations = [asyncio.create_task(bus.publish("t", b"x")) for _ in range(200)]
-        await receive(bus, 200)
-        await asyncio.gather(*confirmations)
-    assert calls["send"] >= 400
-    assert calls["recv"] >= 1200
-    assert calls["fill"] < 200
-    assert calls["flush"] < 300
-
-
-# ---- what is relied on of the libraries --------------------------------------------------------------
+# ---- what is relied on of the libraries ------------------------------------------------------------
 
 
 def puback(number: int) -> bytes:
