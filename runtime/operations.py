@@ -33,7 +33,7 @@ from runtime.jsondoc import Limits
 from runtime.publisher import Announcer, Publisher
 from runtime.recompute import Recomputer
 from runtime.reconciling import Reconciling
-from runtime.topics import Topics
+from runtime.topics import topics_of
 from runtime.voice import Voice
 from signals.bot_file import BotFile
 from signals.feeds.feed import Feed
@@ -102,7 +102,7 @@ class Operations:
         self._roles = roles
         self._ports = ports
         self._after = after or {}
-        self._topics = Topics(settings.base_topic)
+        self._topics = topics_of(settings.base_topic)
         self._answered = asyncio.Event()
         self._halts: Sequence[HaltChanged] = ()
         self._announced = 0

@@ -409,6 +409,12 @@ class Topics:
         ]
 
 
+@lru_cache(maxsize=16)
+def topics_of(base: str) -> Topics:
+    """The table under a base, made once: it remembers what it has parsed, and making one compiles its patterns."""
+    return Topics(base)
+
+
 def _as_regex(template: str) -> str:
     """A template as a regular expression with one named group for each part."""
     return "/".join(

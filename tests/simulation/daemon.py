@@ -25,7 +25,7 @@ from runtime.bus import BusUnavailable
 from runtime.connections import Connections
 from runtime.core import ROLES
 from runtime.operations import Operations, Ports, prepare_books
-from runtime.topics import Topics
+from runtime.topics import topics_of
 from signals.bot_file import BotFile
 from tests.simulation.broker import Broker
 from tests.simulation.bus import SimBus
@@ -50,10 +50,15 @@ class SimClock:
     def __init__(self, loop: SimLoop, process: Process) -> None:
         self._loop = loop
         self._process = process
+        self._seconds = -1.0
+        self._now = BEGINNING
 
     def now(self) -> datetime:
         """What the process takes for the time."""
-        return true_time(self._loop.time() + self._process.skew)
+        seconds = self._loop.time() + self._process.skew
+        if seconds != self._seconds:  # what happens in one step asks for the same time again and again
+            self._seconds, self._now = seconds, true_time(seconds)
+        return self._now
 
     def recorded_now(self) -> datetime:
         """The same."""
@@ -177,7 +182,7 @@ class SimDaemon:
         self._on_made(self)
         writer.start()
         await operations.start()
-        topics = Topics(settings.base_topic)
+        topics = topics_of(settings.base_topic)
         self._bus = SimBus(self._broker, "daemon", Connections(settings, ROLES, topics).subscriptions())
         await operations.connect(self._bus)
         self.working = True

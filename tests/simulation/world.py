@@ -29,7 +29,7 @@ from execution.venue import VenueReport
 from portfolio.errors import PortfolioError
 from runtime.core import OPENING
 from runtime.database import ensure_account, open_database, seed_catalogue, sqlite_url
-from runtime.topics import RouteName, Topics
+from runtime.topics import RouteName, topics_of
 from signals.bot_file import BotFile
 from signals.loading import check_bot
 from tests.simulation import invariants
@@ -213,6 +213,7 @@ class Outcome:
     steps: int
     stats: dict[str, int]
     trace: tuple[str, ...]
+    """Of a world that broke a promise."""
 
 
 def bot_texts() -> list[str]:
@@ -290,7 +291,7 @@ class World:
         self.dice = random.Random(f"world {seed}")
         self.faults = faults or Faults.drawn(random.Random(f"faults {seed}"))
         self.settings = settings()
-        self.topics = Topics(self.settings.base_topic)
+        self.topics = topics_of(self.settings.base_topic)
         self.accounts = (PAPER,) if self.faults.venue is None else (PAPER, LIVE)
         self.stats: Counter[str] = Counter()
         self.violations: list[str] = []
@@ -298,7 +299,7 @@ class World:
         self.strangers_told: set[str] = set()
         """Orders at the venue of which an alert said that nobody here placed them."""
         self.disk = Disk()
-        self.trace: deque[str] = deque(maxlen=KEPT)
+        self._said: deque[tuple[float, tuple[object, ...]]] = deque(maxlen=KEPT)
         has_venue = self.faults.venue is not None
         self.file = File(folder, "live" if has_venue else "paper", _young_books(has_venue))
         self.broker = Broker(self.loop, random.Random(f"network {seed}"), self.faults.network)
@@ -344,7 +345,7 @@ class World:
 
     def say(self, *parts: object) -> None:
         """Into the trace, and into the digest of the run."""
-        self.trace.append(f"{self.loop.time():10.4f}  " + " ".join(str(part) for part in parts))
+        self._said.append((self.loop.time(), parts))
         self.loop.trace(*parts)
 
     def violated(self, what: str) -> None:
@@ -684,4 +685,9 @@ class World:
             self.stats["live orders"] = len(self.venue.orders)
             self.stats["live fills"] = len(self.venue.happened)
         violation = self.violations[0] if self.violations else None
-        return Outcome(self.seed, violation, self.loop.digest, self.loop.steps, dict(self.stats), tuple(self.trace))
+        trace = self._trace() if self.violations else ()
+        return Outcome(self.seed, violation, self.loop.digest, self.loop.steps, dict(self.stats), trace)
+
+    def _trace(self) -> tuple[str, ...]:
+        """The last things that were said."""
+        return tuple(f"{time:10.4f}  " + " ".join(map(str, parts)) for time, parts in self._said)
