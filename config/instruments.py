@@ -61,7 +61,12 @@ class Instrument:
     @property
     def base_asset(self) -> str:
         """ "BTC" of "BTC-USD"; the symbol itself when it has no quote part."""
-        return self.symbol.removesuffix(f"-{self.currency}")
+        return base_asset(self.symbol, self.currency)
+
+
+def base_asset(symbol: str, currency: str) -> str:
+    """ "BTC" of "BTC-USD" in USD; the symbol itself when it has no quote part."""
+    return symbol.removesuffix(f"-{currency}")
 
 
 def default_instrument(symbol: str) -> Instrument:

@@ -8,6 +8,8 @@ import re
 
 from sqlalchemy import Connection, text
 
+from execution import raw
+
 _FACT_KEYS = {
     "trades": (
         "id = NEW.id",
@@ -79,7 +81,7 @@ def drop_guards(connection: Connection) -> None:
 
 def faults(connection: Connection) -> dict[str, str]:
     """The triggers that are not as they must be, each with what is wrong; empty when all guard the facts."""
-    rows = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"))
+    rows = raw.execute(connection, "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
     found = {name: _normal(sql) for name, sql in rows}
     keyed = _has_order_key(connection)
     wrong = {}
@@ -109,7 +111,7 @@ _INSTEAD_OF_KEY = frozenset({"trades_refuse_foreign_order", "orders_refuse_delet
 
 def _has_order_key(connection: Connection) -> bool:
     sql = "SELECT 1 FROM pragma_foreign_key_list('trades') WHERE \"table\" = 'orders'"
-    return connection.execute(text(sql)).first() is not None
+    return raw.execute(connection, sql).fetchone() is not None
 
 
 def names() -> list[str]:

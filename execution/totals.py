@@ -9,6 +9,7 @@ from decimal import Decimal
 from sqlalchemy import Connection
 
 from config.exact import ZERO, plain
+from config.instruments import base_asset
 from config.times import stored_time
 from execution import ledger, raw
 from execution.model import Side, Trade
@@ -85,9 +86,9 @@ def _add_facts(connection: Connection, totals: Totals) -> None:
     while rows := cursor.fetchmany(5000):
         for sequence, account, symbol, side, quantity, effect, fee, fee_asset, tag, executed_at in rows:
             key = (account, symbol)
-            base_asset, step = entries[symbol]
+            asset, step = entries[symbol]
             change = Decimal(quantity) if side == "BUY" else -Decimal(quantity)
-            if fee_asset == base_asset:
+            if fee_asset == asset:
                 change -= Decimal(fee)
             before = quantities.get(key, ZERO)
             quantities[key] = after = before + change
@@ -106,10 +107,8 @@ def _add_facts(connection: Connection, totals: Totals) -> None:
 
 def _entries(connection: Connection) -> dict[str, tuple[str, Decimal]]:
     """Base asset and quantity increment of each symbol: what sums depend on beside the facts."""
-    return {
-        symbol: (entry.base_asset, entry.quantity_increment)
-        for symbol, entry in ledger.instruments(connection).items()
-    }
+    rows = raw.execute(connection, "SELECT symbol, currency, quantity_increment FROM instruments").fetchall()
+    return {symbol: (base_asset(symbol, currency), Decimal(step)) for symbol, currency, step in rows}
 
 
 # ---- storing ------------------------------------------------------------------------------------------

@@ -8,11 +8,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, select, tuple_
+from sqlalchemy import Connection
 
-from execution import ledger
+from execution import ledger, raw
 from execution.model import Account
 from execution.tables import json_text
 from portfolio.books import Books, CashBook, Scope, SymbolBook
@@ -21,7 +21,23 @@ from portfolio.fifo import ENGINE_VERSION
 from portfolio.tables import fifo_inventory_snapshots as table
 
 _HEAD: Scope = ("", "")
-_DELETE_BATCH = 300  # pairs per DELETE: SQLite's oldest limit is 999 parameters in a statement
+_select = raw.Select(table)
+_insert = raw.Insert(table)
+
+
+class _Row(NamedTuple):
+    """A stored row, in the order of the table's columns."""
+
+    account: str
+    symbol: str
+    sequence: int
+    engine_version: int
+    content: str
+    sha256: str
+
+    @property
+    def scope(self) -> Scope:
+        return self.account, self.symbol
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +77,21 @@ def take(books: Books, digests: Mapping[Scope, str] | None) -> Snapshot:
 def store(connection: Connection, snapshot: Snapshot) -> dict[Scope, str]:
     """Write a snapshot; the digests of all rows after it. Running it again changes nothing."""
     rows = [_row(scope, snapshot.sequence, json_text(state)) for scope, state in snapshot.states.items()]
-    digests = {**snapshot.known, **{(row["account"], row["symbol"]): row["sha256"] for row in rows}}
+    digests = {**snapshot.known, **{row.scope: row.sha256 for row in rows}}
     head = {"head_hash": snapshot.head_hash, "rows": len(digests), "digest": _digest_of(digests)}
     rows.append(_row(_HEAD, snapshot.sequence, json_text(head)))
     if snapshot.whole:
-        connection.execute(delete(table))
+        raw.execute(connection, f"DELETE FROM {table.name}")
     else:
-        keys = [(row["account"], row["symbol"]) for row in rows]
-        for start in range(0, len(keys), _DELETE_BATCH):
-            batch = keys[start : start + _DELETE_BATCH]
-            connection.execute(delete(table).where(tuple_(table.c.account, table.c.symbol).in_(batch)))
-    connection.execute(table.insert(), rows)
+        for row in rows:
+            raw.execute(connection, f"DELETE FROM {table.name} WHERE account = ? AND symbol = ?", row.scope)
+    _insert.rows(connection, rows)
     return digests
 
 
 def load(connection: Connection, accounts: dict[str, Account]) -> Loaded | None:
     """The stored checkpoint, None when there is none. Raises CheckpointDamaged with the reason."""
-    found = {(row.account, row.symbol): row for row in connection.execute(select(table))}
+    found = {row.scope: row for row in (_Row(*columns) for columns in _select.rows(connection))}
     if not found:
         return None
     head_row = found.pop(_HEAD, None)
@@ -123,18 +137,11 @@ def _digest_of(digests: Mapping[Scope, str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _row(scope: Scope, sequence: int, content: str) -> dict[str, Any]:
-    return {
-        "account": scope[0],
-        "symbol": scope[1],
-        "sequence": sequence,
-        "engine_version": ENGINE_VERSION,
-        "content": content,
-        "sha256": _sha256(scope, sequence, content),
-    }
+def _row(scope: Scope, sequence: int, content: str) -> _Row:
+    return _Row(*scope, sequence, ENGINE_VERSION, content, _sha256(scope, sequence, content))
 
 
-def _content(scope: Scope, row: Any) -> Any:
+def _content(scope: Scope, row: _Row) -> Any:
     """The content of a row whose version and digest are right."""
     name = "/".join(scope) if scope != _HEAD else "head row"
     if row.engine_version != ENGINE_VERSION:

@@ -152,7 +152,8 @@ def _add_cash(connection: Connection, books: Books) -> None:
 
 def dust_thresholds(connection: Connection) -> dict[str, Decimal]:
     """The catalogue's dust threshold of each symbol."""
-    return {symbol: instrument.dust for symbol, instrument in ledger.instruments(connection).items()}
+    rows = raw.execute(connection, "SELECT symbol, dust FROM instruments").fetchall()
+    return {symbol: Decimal(dust) for symbol, dust in rows}
 
 
 def open_books(connection: Connection, progress: Progress = _no_progress, outcomes: Outcomes = _no_outcome) -> Opened:

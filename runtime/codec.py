@@ -62,13 +62,15 @@ def resolve_aliases(document: Document) -> Document | Reason:
     return resolved
 
 
+_hashed = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
+
+
 def body_hash(document: Mapping[str, Any], kind: str = Command.TRADE) -> str:
     """What makes two bodies the same request: canonical names, no request_id, side in capitals, any key order."""
     body = {ALIASES.get(key, key): value for key, value in document.items() if key != "request_id"}
     if isinstance(body.get("side"), str):
         body["side"] = body["side"].upper()
-    text = json.dumps([str(kind), body], sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+    return hashlib.sha256(_hashed.encode([str(kind), body]).encode("ascii")).hexdigest()
 
 
 def decode(

@@ -1,10 +1,11 @@
 """Order requests on their way out: stored before they leave, repeated until they are answered."""
 
+import json
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, cast
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from config.exact import plain
 from config.times import parse_time, time_text
@@ -90,16 +91,11 @@ def mark_done(connection: Connection, request_ids: Iterable[str]) -> None:
 
 def load_open(connection: Connection) -> list[OrderRequest]:
     """The requests without a final answer, oldest first."""
-    query = (
-        select(signal_outbox.c.body)
-        .where(signal_outbox.c.status == OPEN)
-        .order_by(signal_outbox.c.decided_at, signal_outbox.c.request_id)
-    )
-    return [from_json(body) for body in connection.execute(query).scalars()]
+    sql = "SELECT body FROM signal_outbox WHERE status = ? ORDER BY decided_at, request_id"
+    return [from_json(json.loads(body)) for (body,) in raw.execute(connection, sql, (OPEN,)).fetchall()]
 
 
 def find(connection: Connection, request_id: str) -> OrderRequest | None:
     """The request that a policy here made under this id, answered or not."""
-    query = select(signal_outbox.c.body).where(signal_outbox.c.request_id == request_id)
-    body = connection.execute(query).scalar_one_or_none()
-    return None if body is None else from_json(body)
+    row = raw.execute(connection, "SELECT body FROM signal_outbox WHERE request_id = ?", (request_id,)).fetchone()
+    return None if row is None else from_json(json.loads(row[0]))

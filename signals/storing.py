@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from config.instruments import Instrument
 from config.times import stored_time
@@ -20,6 +20,7 @@ from signals.tables import bot_states
 from signals.unanswered import Unanswered
 
 _insert_state = raw.Insert(bot_states)
+_select_states = raw.Select(bot_states)
 
 Row = dict[str, Json]
 """The stored state of one bot."""
@@ -37,11 +38,9 @@ class Stored(NamedTuple):
 
 def read_stored(connection: Connection) -> Stored:
     """All of it in one consistent read."""
-    columns = bot_states.c
-    query = select(columns.bot, columns.status, columns.operator_stopped, columns.state)
     rows = {
         bot: {"status": status, "operator_stopped": stopped, "state": state}
-        for bot, status, stopped, state in connection.execute(query)
+        for bot, status, stopped, state, _updated_at in _select_states.rows(connection)
     }
     return Stored(
         rows,
