@@ -5,9 +5,12 @@ from the same Table objects once, convert values with the same types, and run on
 SQLAlchemy's transaction. The difference between SQLite and PostgreSQL (placeholders) stays in here.
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
+from types import TracebackType
 from typing import Any
 
 from sqlalchemy import Column, Connection, Table
@@ -16,9 +19,12 @@ from sqlalchemy.exc import DBAPIError
 
 from config.exact import plain
 from config.times import stored_time
-from execution.tables import ExactDecimal, Instant, JsonText, json_text
+from execution.tables import ExactDecimal, Flag, Instant, JsonText, json_text
 
 Convert = Callable[[Any], Any]
+
+_BATCH = 1000
+"""Rows that are fetched together."""
 
 
 def _decimal_text(value: Decimal | None) -> str | None:
@@ -35,6 +41,17 @@ def _json(value: Any) -> str | None:
 
 # The same rules as the decorators' process_bind_param, without SQLAlchemy's two calls around it.
 _TEXT_FORMS: dict[type, Convert] = {ExactDecimal: _decimal_text, Instant: _time_text, JsonText: _json}
+# And as their process_result_value, of values that are not None.
+_VALUES: dict[type, Convert] = {
+    ExactDecimal: Decimal,
+    Instant: datetime.fromisoformat,
+    JsonText: json.loads,
+    Flag: bool,
+}
+
+
+def _unless_null(convert: Convert, value: Any) -> Any:
+    return None if value is None else convert(value)
 
 
 def _bind(column: Column[Any], dialect: Dialect) -> Convert | None:
@@ -46,6 +63,10 @@ def _bind(column: Column[Any], dialect: Dialect) -> Convert | None:
 
 
 def _result(column: Column[Any], dialect: Dialect) -> Convert | None:
+    """How a driver's value becomes ours; None: as it is."""
+    quick = _VALUES.get(type(column.type))
+    if quick is not None:
+        return partial(_unless_null, quick) if column.nullable else quick
     return column.type.dialect_impl(dialect).result_processor(dialect, None)
 
 
@@ -62,12 +83,68 @@ def failure(connection: Connection, sql: str, error: Exception) -> BaseException
 
 def execute(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> Any:
     """Run one statement (written with ?) with driver values and return the cursor. Raises DBAPIError."""
-    cursor = connection.connection.cursor()
     try:
-        cursor.execute(placeholders(sql, connection), parameters)
+        return _driver(connection).execute(placeholders(sql, connection), parameters)
     except connection.dialect.loaded_dbapi.Error as error:
         raise failure(connection, sql, error) from error
-    return cursor
+
+
+def _driver(connection: Connection) -> Any:
+    """The driver's own connection: its pool's proxy would cost each statement a call."""
+    return connection.connection.dbapi_connection
+
+
+BEGIN = "begin"
+"""Under which a connection's `info` says how its transactions begin."""
+
+
+class Transaction:
+    """`with connection.begin()` without what SQLAlchemy does around it, which costs more than most reads.
+
+    Only where the engine says how to begin (SQLite's do): elsewhere SQLAlchemy has to find out whether the connection
+    is lost. A Core statement inside takes part. Raises DBAPIError.
+    """
+
+    __slots__ = ("_connection", "_driver", "_theirs")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        connection = self._connection
+        begin = connection.info.get(BEGIN)
+        self._theirs = None
+        if begin is None:
+            self._theirs = connection.begin()
+            self._theirs.__enter__()
+            return
+        self._driver = _driver(connection)
+        try:
+            self._driver.execute(begin).close()
+        except connection.dialect.loaded_dbapi.Error as error:
+            raise failure(connection, begin, error) from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._theirs is not None:
+            self._theirs.__exit__(kind, error, trace)
+            return
+        try:
+            if kind is None:
+                self._commit()
+            else:
+                self._driver.rollback()
+        finally:
+            if self._connection.in_transaction():  # SQLAlchemy's, begun by a Core statement: its work is done
+                self._connection.rollback()
+
+    def _commit(self) -> None:
+        try:
+            self._driver.commit()
+        except self._connection.dialect.loaded_dbapi.Error as error:
+            self._driver.rollback()
+            raise failure(self._connection, "COMMIT", error) from error
 
 
 class Insert:
@@ -108,7 +185,7 @@ class Insert:
 
     @staticmethod
     def _run(connection: Connection, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-        cursor = connection.connection.cursor()
+        cursor = _driver(connection).cursor()
         try:
             if len(rows) == 1:
                 cursor.execute(sql, rows[0])
@@ -142,11 +219,11 @@ class Select:
         sql, converts = self._for(connection.dialect)
         cursor = execute(connection, sql + rest, parameters)
         while True:
-            batch = cursor.fetchmany(1000)
-            if not batch:
-                return
+            batch = cursor.fetchmany(_BATCH)
             for row in batch:
                 values = list(row)
                 for index, convert in converts:
                     values[index] = convert(values[index])
                 yield values
+            if len(batch) < _BATCH:
+                return

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from execution import raw
 from execution.errors import ExecutionError, StorageUnavailable
 from execution.ports import TransactionParticipant
 
@@ -188,7 +189,7 @@ class GroupCommitWriter:
     def _transaction(self, connection: Connection, items: "list[_Item[Any]]") -> None:
         self._group.begin()
         try:
-            with connection.begin():
+            with raw.Transaction(connection):
                 for item in items:
                     item.result = item.work(connection)
                 self._group.before_commit(connection)

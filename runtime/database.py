@@ -36,7 +36,8 @@ def _prepare_sqlite(engine: Engine, *, begin: str, busy_timeout_ms: int, synchro
     """Pragmas and decimal functions on each connection; transactions begin as we say, not as the driver guesses."""
 
     @event.listens_for(engine, "connect")
-    def _on_connect(connection: sqlite3.Connection, _record: Any) -> None:
+    def _on_connect(connection: sqlite3.Connection, record: Any) -> None:
+        record.info[raw.BEGIN] = begin
         connection.isolation_level = None
         for pragma in (
             f"busy_timeout={busy_timeout_ms}",
@@ -50,9 +51,11 @@ def _prepare_sqlite(engine: Engine, *, begin: str, busy_timeout_ms: int, synchro
 
     @event.listens_for(engine, "begin")
     def _on_begin(connection: Connection) -> None:
-        # Straight to the driver: every read begins so, and SQLAlchemy's way costs more than the statement.
+        # Straight to the driver: SQLAlchemy's way costs more than the statement.
         driver = connection.connection.driver_connection
         assert isinstance(driver, sqlite3.Connection)
+        if driver.in_transaction:
+            return  # of raw.Transaction
         try:
             driver.execute(begin).close()
         except sqlite3.Error as error:
@@ -140,7 +143,7 @@ def read(engine: Engine, query: Callable[[Connection], T]) -> T:
 def read_on(connection: Connection, query: Callable[[Connection], T]) -> T:
     """`read` on a connection that is open already."""
     try:
-        with connection.begin():
+        with raw.Transaction(connection):
             return query(connection)
     except DBAPIError as error:
         raise _unreadable(error) from error

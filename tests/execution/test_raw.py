@@ -3,15 +3,16 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Connection, Integer, LargeBinary, MetaData, Table, Text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Column, Connection, Integer, LargeBinary, MetaData, Table, Text, create_engine
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from execution import raw, tables
 from execution.model import Side
-from runtime.database import memory_engine
+from runtime.database import memory_engine, sqlite_url, writer_engine
 
 ALL_TYPES = Table(
     "everything",
@@ -33,6 +34,7 @@ def connection() -> Iterator[Connection]:
     """A connection to a database with one table of every column type."""
     with memory_engine().connect() as connection:
         ALL_TYPES.create(connection)
+        connection.commit()
         yield connection
 
 
@@ -88,3 +90,60 @@ def test_a_broken_constraint_is_the_error_that_sqlalchemy_would_raise(connection
     insert.rows(connection, ROWS[:1])
     with pytest.raises(IntegrityError, match="UNIQUE"):
         insert.rows(connection, ROWS[:1])
+
+
+def numbers(connection: Connection) -> list[int]:
+    """The keys of the stored rows."""
+    return [row[0] for row in raw.execute(connection, "SELECT number FROM everything ORDER BY number").fetchall()]
+
+
+def test_a_transaction_is_committed_at_its_end(connection: Connection) -> None:
+    with raw.Transaction(connection):
+        raw.execute(connection, "INSERT INTO everything (number) VALUES (1)")
+    connection.rollback()
+    assert numbers(connection) == [1]
+
+
+@pytest.mark.parametrize("begun_by_core", [False, True])
+def test_a_transaction_that_fails_leaves_nothing_behind(connection: Connection, *, begun_by_core: bool) -> None:
+    def fail() -> None:
+        with raw.Transaction(connection):
+            if begun_by_core:
+                connection.execute(ALL_TYPES.insert(), {"number": 1})
+            raw.execute(connection, "INSERT INTO everything (number) VALUES (2)")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert not connection.in_transaction()
+    assert numbers(connection) == []
+
+
+def test_a_core_statement_takes_part_in_a_transaction(connection: Connection) -> None:
+    with raw.Transaction(connection):
+        raw.execute(connection, "INSERT INTO everything (number) VALUES (1)")
+        connection.execute(ALL_TYPES.insert(), {"number": 2})
+    assert not connection.in_transaction()
+    assert numbers(connection) == [1, 2]
+
+
+def test_a_transaction_that_cannot_begin_or_commit_fails_as_those_of_sqlalchemy(tmp_path: Path) -> None:
+    engine = writer_engine(sqlite_url(tmp_path / "a.db"), busy_timeout_ms=0)
+    deferred = "CREATE TABLE b (a INTEGER REFERENCES a DEFERRABLE INITIALLY DEFERRED)"
+    with engine.connect() as first, engine.connect() as second:
+        with raw.Transaction(first):
+            raw.execute(first, "CREATE TABLE a (a INTEGER PRIMARY KEY)")
+            raw.execute(first, deferred)
+            with pytest.raises(OperationalError, match="locked"), raw.Transaction(second):
+                pytest.fail("two write at once")
+        with pytest.raises(IntegrityError), raw.Transaction(second):
+            raw.execute(second, "INSERT INTO b VALUES (1)")
+        with raw.Transaction(second):
+            assert raw.execute(second, "SELECT * FROM b").fetchall() == []
+
+
+def test_a_transaction_begins_as_sqlalchemy_does_where_the_engine_does_not_say_how() -> None:
+    with create_engine("sqlite://").connect() as connection:
+        with raw.Transaction(connection):
+            assert connection.in_transaction()
+        assert not connection.in_transaction()
