@@ -17,6 +17,8 @@ from typing import Any
 from runtime.topics import topic_matches
 from tests.simulation.loop import OUTSIDE, SimLoop
 
+_QUICK, _SLOW = (0.0005, 0.02), (0.05, 2.0)
+"""Seconds that a packet takes."""
 WINDOW = 20
 """Unacknowledged messages on their way to one client."""
 
@@ -81,9 +83,9 @@ class Broker:
         """A packet on its way; packets of one direction stay in order."""
         if not connection.alive:
             return
-        slow = self._dice.random() < self.faults.slow
-        delay = self._dice.uniform(0.05, 2.0) if slow else self._dice.uniform(0.0005, 0.02)
-        when = max(connection.last[direction], self._loop.time() + delay)
+        draw = self._dice.random
+        low, high = _SLOW if draw() < self.faults.slow else _QUICK
+        when = max(connection.last[direction], self._loop.time() + low + (high - low) * draw())
         connection.last[direction] = when + 1e-6
         self._loop.call_at(when, self._arrive, connection, deliver, what, context=OUTSIDE)
 

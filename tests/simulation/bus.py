@@ -77,7 +77,8 @@ class SimBus:
         self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1
     ) -> "asyncio.Future[None]":
         """Send it and return a future of the broker's acknowledgement."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
         connection = self._connection
         if connection is None or not self.is_connected or not connection.alive:
             future.set_exception(BusUnavailable("not connected"))
@@ -86,7 +87,6 @@ class SimBus:
         self._packet += 1
         connection.unanswered[self._packet] = future
         self._broker.send(connection, "up", self._broker.publish, connection, self._packet, topic, payload, retain)
-        loop = asyncio.get_running_loop()
         connection.patience[self._packet] = loop.call_later(PUBLISH_SECONDS, self._too_late, future)
         return future
 

@@ -15,7 +15,9 @@ import random
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class Deadlock(RuntimeError):
@@ -117,10 +119,10 @@ class SimLoop(asyncio.BaseEventLoop):
         """Signals come from the simulation itself."""
 
     def create_task(  # type: ignore[override]  # the stub's type variables say nothing more here
-        self, coroutine: Coroutine[Any, Any, Any], *, name: str | None = None, context: Any = None
-    ) -> asyncio.Task[Any]:
+        self, coroutine: Coroutine[Any, Any, T], *, name: str | None = None, context: Any = None
+    ) -> asyncio.Task[T]:
         """As in the base class."""
-        task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=self, name=name, context=context)
+        task: asyncio.Task[T] = asyncio.Task(coroutine, loop=self, name=name, context=context)
         # Kept: a killed task must not be collected during the run, for its `finally` would then run.
         self._kept.append(task)
         return task
@@ -184,16 +186,18 @@ class SimLoop(asyncio.BaseEventLoop):
             if not ready and not self._stopping:
                 if not scheduled:
                     raise Deadlock(f"nothing to run at {self._now:.3f} s")
-                self._now = max(self._now, scheduled[0][0])
+                if scheduled[0][0] > self._now:
+                    self._now = scheduled[0][0]
             now = self._now
             while scheduled and scheduled[0][0] <= now:
                 ready.append(heapq.heappop(scheduled)[2])
-            batch = list(ready)
-            ready.clear()
-            if len(batch) > 1:
+            if len(ready) == 1:
+                self._run(ready.popleft(), now)
+            else:
+                batch = list(ready)
+                ready.clear()
                 self._choice.shuffle(batch)
-            for step in batch:
-                if not step._cancelled:
+                for step in batch:
                     self._run(step, now)
             self._undigested += b"%d %.6f " % (self.steps, now)
             if self.steps > self._most_steps:
@@ -202,6 +206,8 @@ class SimLoop(asyncio.BaseEventLoop):
                 return
 
     def _run(self, step: Any, now: float) -> None:
+        if step._cancelled:
+            return
         context = step._context
         process = context.get(PROCESS)
         if (

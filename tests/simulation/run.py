@@ -15,7 +15,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import rich.console
@@ -55,9 +55,11 @@ def quiet() -> Iterator[Path]:
     memory = Path("/dev/shm")
     try:
         with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
-            yield Path(folder)
+            try:
+                yield Path(folder)
+            finally:
+                Connections.close_all()
     finally:
-        Connections.close_all()
         structlog.configure(**before)
         logging.disable(level)
         with warnings.catch_warnings():
@@ -69,12 +71,12 @@ def quiet() -> Iterator[Path]:
 
 
 def run_job(job: Job, progress: Progress | None = None) -> list[Outcome]:
-    """Run the seeds of a job one after another; only of those that broke a promise the trace is kept."""
+    """Run the seeds of a job one after another."""
     with quiet() as folder, planted(job.mutant):
         found = []
         for seed in job.seeds:
             outcome = World(seed, folder).run()
-            found.append(outcome if outcome.violation else replace(outcome, trace=()))
+            found.append(outcome)
             if progress is not None:
                 progress(len(found))
             if job.stop_at_first and outcome.violation:
