@@ -117,12 +117,17 @@ def _unfinished(connection: Connection, world: "World") -> Iterator[str]:
 
 
 def _retained(connection: Connection, world: "World") -> Iterator[str]:
-    """I7: what the broker keeps is what the database says."""
+    """I7: what the broker keeps is what the database says. First what costs little to look at."""
+    head = ledger.head(connection).sequence
+    for account in world.accounts:
+        sequence = _message(world.broker.retained.get(world.topics.portfolio(account))).get("sequence")
+        if sequence != head:
+            yield f"I7 the retained portfolio's sequence is {sequence}, the database says {head}"
+    yield from _retained_switches(connection, world)
     portfolios = read_portfolios(connection)
     for account in world.accounts:
         yield from _retained_books(portfolios[account], world)
         yield from wrongly_valued(connection, portfolios[account], world)
-    yield from _retained_switches(connection, world)
 
 
 def _retained_books(portfolio: Portfolio, world: "World") -> Iterator[str]:
