@@ -5,6 +5,8 @@ UPDATE and DELETE of a fact row abort. REPLACE would slip past a delete trigger 
 """
 
 import re
+from collections.abc import Mapping
+from functools import cache, lru_cache
 
 from sqlalchemy import Connection, text
 
@@ -37,7 +39,8 @@ def _sqlite(table: str, keys: tuple[str, ...]) -> dict[str, str]:
     }
 
 
-def _all_triggers() -> dict[str, str]:
+@cache
+def _all_triggers() -> Mapping[str, str]:
     triggers: dict[str, str] = {}
     for table, keys in _FACT_KEYS.items():
         triggers |= _sqlite(table, keys)
@@ -119,6 +122,7 @@ def names() -> list[str]:
     return sorted(_all_triggers())
 
 
+@lru_cache(maxsize=100)
 def _normal(sql: str) -> str:
     """The text without what a renamed table or a dump may change: quotes around names, white space."""
     return re.sub(r"\s+", " ", sql.replace('"', "")).strip()

@@ -41,8 +41,10 @@ class Fence:
 
     def check(self, connection: Connection) -> None:
         """Raise LeaseLost if any of the roles has a newer holder."""
+        rows = raw.execute(connection, "SELECT role, epoch, holder FROM leases").fetchall()
+        found = {role: (epoch, holder) for role, epoch, holder in rows}
         for role, epoch in self._epochs.items():
-            row = raw.execute(connection, "SELECT epoch, holder FROM leases WHERE role = ?", (role,)).fetchone()
+            row = found.get(role)
             if row is None or row[0] != epoch:
                 newer = "gone" if row is None else f"epoch {row[0]}, held by {row[1]}"
                 raise LeaseLost(f"lease lost: role {role}, epoch {epoch}; now {newer}")

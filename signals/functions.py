@@ -6,7 +6,7 @@ parameters, which functions forget) is written down here and tested against its 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import talib
@@ -176,6 +176,11 @@ def function(name: str) -> Function:
 
 def lookback(name: str, params: Params) -> int:
     """Candles before the first output; below 0: TA-Lib does not take these parameters."""
+    return _lookback(name, tuple(params.items()))
+
+
+@lru_cache(maxsize=1000)  # TA-Lib makes a function anew for each question, and every start of a bot asks
+def _lookback(name: str, params: tuple[tuple[str, Number], ...]) -> int:
     handle = _abstract(name)
     handle.set_parameters(dict(params))
     found: int = handle.lookback
