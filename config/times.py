@@ -34,6 +34,7 @@ def parse_time(text: str) -> datetime:
         raise NotATime("an RFC 3339 time with a zone, such as 2026-01-31T12:00:00Z") from error
 
 
+@lru_cache(maxsize=8192)  # one event writes the same few instants into several messages
 def time_text(instant: datetime) -> str:
     """An aware instant as written on every wire: RFC 3339, UTC, ending in Z."""
     return instant.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"

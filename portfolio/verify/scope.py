@@ -11,6 +11,14 @@ from portfolio.books import Scope
 from portfolio.verify.results import Progress
 
 
+def _tables(connection: Connection) -> frozenset[str]:
+    """The names of all tables."""
+    if connection.dialect.name != "sqlite":
+        return frozenset(inspect(connection).get_table_names())
+    rows = raw.execute(connection, "SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    return frozenset(name for (name,) in rows)
+
+
 class Run:
     """One run of the checks, in one read transaction. `account` and `symbol` narrow the checks of scopes; the
     chain of facts is one and is always read whole."""
@@ -23,7 +31,7 @@ class Run:
         self.symbol = symbol
         self.head = ledger.head(connection)
         self.accounts = ledger.accounts(connection)
-        self.tables = frozenset(inspect(connection).get_table_names())
+        self.tables = _tables(connection)
         self._progress = progress
 
     def progress(self, number: int, done: int, total: int | None = None) -> None:

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from runtime.topics import topic_matches
 from tests.simulation.loop import OUTSIDE, SimLoop
@@ -23,8 +23,7 @@ WINDOW = 20
 """Unacknowledged messages on their way to one client."""
 
 
-@dataclass(frozen=True, slots=True)
-class Queued:
+class Queued(NamedTuple):
     """A message in a session."""
 
     topic: str
