@@ -21,6 +21,10 @@ from portfolio.milestones import EVERY, Milestone, Milestones
 CHUNK = 5_000
 """Allocations handed over at a time."""
 
+_READ = 500
+"""Trades read at a time: so few are still in the processor's cache when they are used, and the garbage collector is
+not called for tuples that all go soon."""
+
 Sink = Callable[[list[Row]], None]
 Progress = Callable[[int], None]
 """Told the number of trades done."""
@@ -156,15 +160,15 @@ def in_order(
     connection: Connection, account: str, symbol: str, up_to: int, after: str = ""
 ) -> Iterator[Sequence[Any]]:
     """A symbol's trades in the total order of trades, as the driver's values of `COLUMNS`; only those executed
-    later than `after`, a time as stored."""
-    sql = (
-        f"SELECT {COLUMNS} FROM trades WHERE account = ? AND symbol = ? AND executed_at > ?"
-        " ORDER BY executed_at, sequence"
-    )
+    later than `after`, a time as stored.
+
+    The database gives the order of time, which is that of its index; those of one instant are put in order here.
+    """
+    sql = f"SELECT {COLUMNS} FROM trades WHERE account = ? AND symbol = ? AND executed_at > ? ORDER BY executed_at"
     cursor = raw.execute(connection, sql, (account, symbol, after))
     last: Sequence[Any] | None = None  # held back: another one of its instant may follow
     ties: list[Sequence[Any]] = []  # those of its instant before it
-    while rows := cursor.fetchmany(CHUNK):
+    while rows := cursor.fetchmany(_READ):
         for row in rows:
             if row[0] > up_to:
                 continue
