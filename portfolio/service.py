@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from config.exact import divide
 from execution import ledger
 from execution.errors import StorageUnavailable
-from execution.model import Account, AlertRaised, Candle, Fact, FactsRecorded, Price, Trade
+from execution.model import AlertRaised, Candle, Fact, FactsRecorded, Price, Trade
 from execution.ports import Clock, Reader, Writer
 from portfolio import marks, recompute, runs
 from portfolio.allocations import Counts, ScopeKey
@@ -367,10 +367,6 @@ class PortfolioService:
     def attribution(self, account: str | None = None) -> dict[str, Attribution]:
         """Fills and realized P&L by `triggered_by`, of one account or of all."""
         return self._books.attribution(account)
-
-    def know_account(self, account: Account) -> None:
-        """An account was opened; it is then published by `all_state` before its first fact."""
-        self._books.accounts[account.name] = account
 
 
 def read_portfolios(connection: Connection) -> dict[str, Portfolio]:

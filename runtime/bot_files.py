@@ -16,9 +16,6 @@ from signals.bot_file import BotFile
 from signals.isolation.limits import BotLimits
 from signals.loading import Overrides, bot_files_in, check_bot
 
-Digests = Mapping[Path, str]
-"""The files that exist, each with what its content (and that of its module) comes to."""
-
 
 @dataclass(frozen=True, slots=True)
 class Checked:

@@ -385,10 +385,6 @@ class Topics:
                 raise NotATopicPart(f"{text[:64]!r} cannot be the {part.replace('_', ' ')} of a topic")
         return f"{self.root}/" + _BRACES.sub(lambda brace: parts.get(brace[1], "+"), route.template)
 
-    def incoming_filters(self) -> tuple[str, ...]:
-        """What a daemon with all services subscribes to: every route that comes in."""
-        return tuple(self.filter(route.name) for route in ROUTES if route.direction is not Direction.OUT)
-
     def protected_filters(self) -> tuple[str, ...]:
         """The topics that only the daemon may publish: what the embedded broker denies to everybody else."""
         return tuple(self.filter(route.name) for route in ROUTES if route.publisher is Publisher.DAEMON)

@@ -17,8 +17,6 @@ from portfolio.recompute import recompute
 from portfolio.valuation import Marks, value_account
 from tests.portfolio.bookkeeping import ACCOUNTS, Line, at
 
-SMALLEST = Decimal("0.000000000000000001")
-
 
 def decimals(lowest: int, highest: int) -> st.SearchStrategy[Decimal]:
     """Decimals of 1 to `highest` with 0 to 18 places: round ones, and ones that split badly."""

@@ -4,6 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.settings import Settings
+from runtime.connections import Connections
+from runtime.core import ROLES
 from runtime.topics import (
     ROUTES,
     Command,
@@ -99,7 +102,9 @@ def test_only_what_others_may_say_is_unprotected() -> None:
 
 
 def test_the_daemon_subscribes_to_what_comes_in() -> None:
-    assert set(TOPICS.incoming_filters()) == {
+    subscribed = set(Connections(Settings(), ROLES, TOPICS).subscriptions())
+    assert subscribed == {TOPICS.filter(route.name) for route in ROUTES if route.direction is not Direction.OUT}
+    assert subscribed == {
         "fillbook/v1/market/+/candle/+",
         "fillbook/v1/market/+/price",
         "fillbook/v1/bot/+/set",

@@ -1,8 +1,7 @@
 """A stage for the signals service: a real SQLite database in memory, an inline writer, a clock that is told."""
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -23,7 +22,6 @@ from execution.model import (
     Reason,
     Responded,
     ResponseStatus,
-    Side,
     Source,
     Trade,
     trade_cash_effect,
@@ -215,12 +213,3 @@ async def play(stage: Stage, candles: Sequence[Candle]) -> list[Output]:
         outputs += new
         waiting += requests(new)
     return outputs
-
-
-@contextmanager
-def changed_after(candles: Sequence[Candle], index: int) -> Iterator[list[Candle]]:
-    """The same candles up to `index`, very different ones from there on."""
-    yield [*candles[:index], *(c._replace(close=c.close * 3, high=c.high * 3) for c in candles[index:])]
-
-
-SIDES = (Side.BUY, Side.SELL)
