@@ -16,10 +16,18 @@ from portfolio.tables import metadata as portfolio_metadata
 from portfolio.views import create_views
 from runtime.database import SCHEMA_REVISION, memory_engine, upgrade
 from signals.tables import metadata as signals_metadata
+from tests.suite import LONGEST, UNMEASURED
 
 ROOT = Path(__file__).resolve().parent.parent
 MIGRATIONS = ROOT / "runtime" / "migrations"
 METADATA: tuple[MetaData, ...] = (execution_metadata, signals_metadata, portfolio_metadata)
+
+
+@pytest.mark.parametrize("name", sorted({*LONGEST, *UNMEASURED}))
+def test_what_the_suite_knows_of_its_files_is_about_files_that_are_there(name: str) -> None:
+    path, _, test = name.partition("::")
+    assert (ROOT / path).exists()
+    assert not test or f"def {test}(" in (ROOT / path).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("package", ["config", "execution", "signals", "portfolio", "runtime"])

@@ -31,7 +31,6 @@ def test_a_bug_can_be_planted(name: str) -> None:
         pass
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", AT_ONCE)
 def test_a_bug_that_breaks_a_promise_at_once_is_found_out(name: str) -> None:
     *_, last = run_job(Job(tuple(range(SEEDS)), name, stop_at_first=True))

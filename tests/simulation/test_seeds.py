@@ -23,7 +23,7 @@ def _sum(outcomes: list[Outcome], what: str) -> int:
     return sum(outcome.stats.get(what, 0) for outcome in outcomes)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_worlds_keep_every_promise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONHASHSEED", "0")  # the workers' runs are then those of `./run simulate`
     outcomes = run_seeds(range(SEEDS), workers=2)
