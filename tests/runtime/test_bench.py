@@ -21,7 +21,7 @@ def bench(*arguments: str) -> "subprocess.CompletedProcess[str]":
         [sys.executable, "-P", "-m", "tests.bench", *arguments],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         env=environment,
         check=False,
     )
