@@ -68,10 +68,10 @@ def test_a_hangup_looks_at_the_files_but_a_closed_terminal_is_an_end(tmp_path: P
     try:
         shown = ""
         while "started" not in shown:
-            shown += os.read(ours, 65536).decode()
+            shown += os.read(ours, 65536).decode(errors="replace")
         running.send_signal(signal.SIGHUP)
         while "looking at all files again" not in shown:
-            shown += os.read(ours, 65536).decode()
+            shown += os.read(ours, 65536).decode(errors="replace")
         os.close(ours)
         running.send_signal(signal.SIGHUP)
         assert running.wait(PATIENCE) == 0
