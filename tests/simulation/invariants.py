@@ -16,6 +16,7 @@ from execution.errors import LedgerError
 from execution.model import Fact, Order, OrderStatus, Trade
 from execution.service import STORAGE
 from portfolio.position import Portfolio
+from portfolio.recompute import open_books
 from portfolio.service import read_portfolios
 from portfolio.verify import verify
 from runtime import wire
@@ -316,8 +317,9 @@ def _deposits_without_id(connection: Connection, world: "World") -> Iterator[str
 def _cash(connection: Connection, trades: list[Trade]) -> Iterator[str]:
     """I4: cash is the sum of the facts."""
     facts: list[Fact] = [*trades, *ledger.cash_flows(connection)]
-    for account, portfolio in read_portfolios(connection).items():
-        cash = portfolio.cash
+    books = open_books(connection).books
+    for account in books.accounts:
+        cash = books.cash[account].cash if account in books.cash else Decimal(0)
         total = sum((fact.cash_effect for fact in facts if fact.account == account), Decimal(0))
         if cash != total:
             yield f"I4 {account}'s cash is {cash}, the facts sum up to {total}"
