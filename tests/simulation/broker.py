@@ -75,6 +75,7 @@ class Broker:
         self._names = 0
         self._snapshot: tuple[list[tuple[str, str, tuple[str, ...], list[Queued]]], dict[str, bytes]] = ([], {})
         self.on_publish: Callable[[str, bytes, bool], None] = lambda topic, payload, retain: None
+        self.on_acknowledged: Callable[[Queued], None] = lambda message: None
 
     # ---- network --------------------------------------------------------------------------------------
 
@@ -171,8 +172,10 @@ class Broker:
         """A client's PUBACK arrived."""
         session = self.sessions.get(connection.client_id)
         if session is not None and session.connection is connection:
-            session.in_flight.pop(packet, None)
+            forgotten = session.in_flight.pop(packet, None)
             self._pump(session)
+            if forgotten is not None:
+                self.on_acknowledged(forgotten)
 
     def _pump(self, session: Session) -> None:
         connection = session.connection

@@ -66,6 +66,7 @@ class SimClock:
 
 
 NEW_ORDERS = "SELECT count(*) FROM orders"
+NEW_SNAPSHOTS = "SELECT COALESCE(MAX(sequence), 0) FROM fifo_inventory_snapshots"
 NEW_CANCELS = "SELECT count(*) FROM inbox WHERE kind = 'CancelRequest'"
 
 

@@ -376,6 +376,10 @@ MUTANTS: dict[str, Mutant] = {
         _replace(PortfolioService, "all_state", lambda *_: []),
     ),
     "acknowledged-before-commit": _early_acknowledgement,
+    "refused-unheard": _both(
+        _replace(Publisher, "refusal_heard", _async(_nothing)),
+        _replace(Publisher, "surely", _async(Publisher.publish)),
+    ),
     "candles-acknowledged-before-commit": _early_acknowledgement_of_prices,
     "redelivery-not-recognized": _unrecognized,
     "sent-before-commit": _sent_before_commit,

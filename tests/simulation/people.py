@@ -169,6 +169,8 @@ class Person:
         self.heard = Heard()
         self.nameless: dict[Decimal, Nameless] = {}
         """Deposits without an id, by their amounts."""
+        self.unrepeatable: set[bytes] = set()
+        """Their payloads."""
         self.refused_nameless = 0
         """How many answers said that something without an id was refused."""
         self.busy = True
@@ -237,8 +239,16 @@ class Person:
         if self._dice.random() < 0.5:
             await self.want(Command.DEPOSIT, amount=str(self._dice.randint(1, 999)))
         else:
-            for _ in range(3):
-                await self._deposit_without_id()
+            await self._deposits_without_id()
+
+    def deposit_without_id(self) -> None:
+        """Now, a few times."""
+        if self.busy:
+            self._loop.create_task(self._deposits_without_id(), context=in_process(self.process))
+
+    async def _deposits_without_id(self) -> None:
+        for _ in range(3):
+            await self._deposit_without_id()
 
     async def _deposit_without_id(self) -> None:
         """Of an amount that nobody else deposits. Nobody can ask for it again: only the broker can."""
@@ -248,6 +258,7 @@ class Person:
         amount = Decimal(self._numbers) / 10_000
         payload = wire.encode({"amount": plain(amount)})
         nameless = self.nameless[amount] = Nameless(payload)
+        self.unrepeatable.add(payload)
         with suppress(BusUnavailable):
             topic = self._topics.request(self._any_account(), Command.DEPOSIT)
             (await self._bus.publish_soon(topic, payload)).add_done_callback(nameless.is_over)

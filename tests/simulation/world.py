@@ -33,9 +33,9 @@ from runtime.topics import RouteName, topics_of
 from signals.bot_file import BotFile
 from signals.loading import check_bot
 from tests.simulation import invariants
-from tests.simulation.broker import Broker, NetworkFaults
+from tests.simulation.broker import Broker, NetworkFaults, Queued
 from tests.simulation.bus import SimBus
-from tests.simulation.daemon import EXPECTED_ENDS, NEW_CANCELS, NEW_ORDERS, SimDaemon, true_time
+from tests.simulation.daemon import EXPECTED_ENDS, NEW_CANCELS, NEW_ORDERS, NEW_SNAPSHOTS, SimDaemon, true_time
 from tests.simulation.exchange import SimExchange
 from tests.simulation.invariants import PAPER
 from tests.simulation.loop import OUTSIDE, PROCESS, Deadlock, Process, SimLoop, TooManySteps, in_process
@@ -56,6 +56,10 @@ STOPPING = 10.0
 """Seconds within which a daemon ends that is asked to."""
 KILLED_AT_A_CANCEL = 0.3
 """Chance of it, where daemons are killed at all."""
+KILLED_AT_A_SNAPSHOT = 0.4
+"""The same."""
+KILLED_WHEN_FORGOTTEN = 0.4
+"""The same, for what is not to be heard of again."""
 KEPT = 400
 """Lines of the trace that are shown after a violation."""
 SYMBOLS = ["BTC-USD", "ETH-USD"]
@@ -304,6 +308,7 @@ class World:
         self.file = File(folder, "live" if has_venue else "paper", _young_books(has_venue))
         self.broker = Broker(self.loop, random.Random(f"network {seed}"), self.faults.network)
         self.broker.on_publish = self._on_publish
+        self.broker.on_acknowledged = self._on_acknowledged
         self.loop.on_fuse = self._on_fuse
         self.daemons: list[SimDaemon] = []
         self._lives = 0
@@ -413,6 +418,7 @@ class World:
             found[NEW_ORDERS] = self._on_order_stored
         if self.faults.kill:
             found[NEW_CANCELS] = self._on_cancel_stored
+            found[NEW_SNAPSHOTS] = self._on_snapshot_stored
         return found
 
     def _on_made(self, daemon: SimDaemon) -> None:
@@ -542,11 +548,24 @@ class World:
     def _on_cancel_stored(self, daemon: SimDaemon) -> None:
         """Between the commit of a cancel and what comes of it."""
         if self._storm and self.dice.random() < KILLED_AT_A_CANCEL:
-            self.loop.call_later(self.dice.uniform(0.0, 0.2), self._kill_at_a_cancel, daemon, context=OUTSIDE)
+            self.loop.call_later(self.dice.uniform(0.0, 0.2), self._kill_at, daemon, "at a cancel", context=OUTSIDE)
 
-    def _kill_at_a_cancel(self, daemon: SimDaemon) -> None:
+    def _on_snapshot_stored(self, daemon: SimDaemon) -> None:
+        """A snapshot must not know of more than what is stored beside it."""
+        if self._storm and self.dice.random() < KILLED_AT_A_SNAPSHOT:
+            self.loop.call_later(0, self._kill_at, daemon, "at a snapshot", context=OUTSIDE)
+
+    def _on_acknowledged(self, message: Queued) -> None:
+        """The broker forgets a request that its sender cannot repeat: from here on, everything must be known."""
+        killing = self.faults.kill or self.faults.fuse
+        if self._storm and killing and message.payload in self.person.unrepeatable:
+            if self.dice.random() < KILLED_WHEN_FORGOTTEN:
+                for daemon in list(self.daemons):
+                    self.kill(daemon, "when a request was forgotten")
+
+    def _kill_at(self, daemon: SimDaemon, moment: str) -> None:
         if daemon in self.daemons:
-            self.kill(daemon, "at a cancel")
+            self.kill(daemon, moment)
 
     def _pause(self, daemon: SimDaemon, until: float, *, replaced_after: float = 3.0) -> None:
         daemon.process.paused_until = until
@@ -560,6 +579,8 @@ class World:
 
     def _storage_fault(self, what: str) -> None:
         setattr(self.disk, what, True)
+        if what == "full":
+            self.loop.call_later(self.dice.uniform(0.0, 1.0), self.person.deposit_without_id, context=OUTSIDE)
         self.stats[f"disk {what}"] += 1
         self.loop.call_later(self.dice.uniform(0.1, 5.0), setattr, self.disk, what, False, context=OUTSIDE)
 
