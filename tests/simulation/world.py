@@ -557,11 +557,11 @@ class World:
 
     def _on_acknowledged(self, message: Queued) -> None:
         """The broker forgets a request that its sender cannot repeat: from here on, everything must be known."""
-        killing = self.faults.kill or self.faults.fuse
-        if self._storm and killing and message.payload in self.person.unrepeatable:
-            if self.dice.random() < KILLED_WHEN_FORGOTTEN:
-                for daemon in list(self.daemons):
-                    self.kill(daemon, "when a request was forgotten")
+        killing = self._storm and (self.faults.kill or self.faults.fuse)
+        is_alone = message.payload in self.person.unrepeatable
+        if killing and is_alone and self.dice.random() < KILLED_WHEN_FORGOTTEN:
+            for daemon in list(self.daemons):
+                self.kill(daemon, "when a request was forgotten")
 
     def _kill_at(self, daemon: SimDaemon, moment: str) -> None:
         if daemon in self.daemons:
