@@ -21,8 +21,9 @@ from execution.leases import Fence
 from execution.writer import GroupCommitWriter
 from runtime import backups, schema
 from runtime.clock import FeedClock, WallClock
+from runtime.composition import spare_the_collector
 from runtime.connections import Connections
-from runtime.core import ROLES, spare_the_collector
+from runtime.core import ROLES
 from runtime.database import SCHEMA_REVISION, ThreadReader, open_database, reader_engine, sqlite_path
 from runtime.errors import RoleTaken
 from runtime.feeding import describe, open_feed

@@ -23,7 +23,8 @@ from execution.model import AlertRaised, HaltChanged, Responded, Severity
 from execution.ports import Clock, Reader
 from runtime.bus import Bus
 from runtime.clock import FeedClock
-from runtime.core import JoinableWriter, Published, build_core, open_first_account
+from runtime.composition import build_core, open_first_account
+from runtime.core import JoinableWriter, Published
 from runtime.database import seed_catalogue
 from runtime.feeding import Feeder, describe, open_books_to
 from runtime.forgeries import Forgeries

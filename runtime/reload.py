@@ -18,7 +18,8 @@ from execution.errors import LeaseLost
 from execution.ports import Reader
 from runtime.bot_files import BotFiles
 from runtime.bot_reload import BotHost, BotReloader
-from runtime.core import Published, bot_limits
+from runtime.composition import bot_limits
+from runtime.core import Published
 from runtime.settings_watch import SettingsWatch
 from signals.bot_file import BotFile
 from signals.loading import Overrides

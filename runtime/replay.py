@@ -27,7 +27,7 @@ from portfolio.books import FillOutcome
 from portfolio.equity import EquityCurve
 from portfolio.position import Portfolio
 from runtime.clock import ReplayClock
-from runtime.core import build_core, first_account, opening_deposit, spare_the_collector
+from runtime.composition import build_core, first_account, opening_deposit, spare_the_collector
 from runtime.database import ensure_account, memory_engine, open_database, seed_catalogue, sqlite_url, upgrade
 from runtime.feeding import open_books_to
 from runtime.memory_bus import MessageBus

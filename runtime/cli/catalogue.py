@@ -51,7 +51,7 @@ def add_account(
     from runtime.cli.offline import change
     from runtime.cli.output import money, show
     from runtime.clock import WallClock
-    from runtime.core import opening_deposit
+    from runtime.composition import opening_deposit
     from runtime.database import ensure_account
     from runtime.topics import is_account
 

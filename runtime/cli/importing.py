@@ -100,7 +100,7 @@ def _append(place: Place, opened: Any, size: int, owner: "Account", venue: str, 
     from execution.importers.common import FillAppender
     from runtime.cli.bars import ByteBar
     from runtime.cli.offline import books
-    from runtime.core import spare_the_collector
+    from runtime.composition import spare_the_collector
     from runtime.importing import import_fills
 
     spare_the_collector()

@@ -46,7 +46,7 @@ def gather(place: Place, bot_paths: Sequence[Path] | None, given: Sequence[str])
     from config.settings import LogSettings
     from config.toml_errors import ConfigurationInvalid
     from runtime.bot_files import owners_of
-    from runtime.core import bot_limits
+    from runtime.composition import bot_limits
     from runtime.log import configure_logging
     from signals.isolation.limits import BotLimits
     from signals.loading import load_bots

@@ -15,7 +15,7 @@ from execution.writer import InlineReader, InlineWriter
 from runtime.cli.base import Place
 from runtime.clock import WallClock
 from runtime.codec import decode
-from runtime.core import build_core, open_first_account
+from runtime.composition import build_core, open_first_account
 from runtime.database import open_database, seed_catalogue, sqlite_url
 from runtime.messages import Decoded, Undecodable
 from runtime.topics import Command, Topics

@@ -10,7 +10,8 @@ from pathlib import Path
 from execution.model import Price, Responded
 from execution.writer import GroupCommitWriter
 from runtime.clock import WallClock
-from runtime.core import Core, build_core, first_account, opening_deposit
+from runtime.composition import build_core, first_account, opening_deposit
+from runtime.core import Core
 from runtime.database import ThreadReader, ensure_account, open_database, reader_engine, seed_catalogue, sqlite_url
 from tests.bench import least
 from tests.bench.material import BTC, PRICE, RICH, envelope, settings_for

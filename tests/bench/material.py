@@ -15,7 +15,8 @@ from execution.model import OrderRequest, Price, Side, Source, Trade, trade_cash
 from execution.service import Envelope
 from execution.writer import InlineReader, InlineWriter
 from runtime.clock import ReplayClock
-from runtime.core import Core, build_core, first_account, opening_deposit
+from runtime.composition import build_core, first_account, opening_deposit
+from runtime.core import Core
 from runtime.database import ensure_account, memory_engine, open_database, seed_catalogue, sqlite_url, upgrade
 from runtime.memory_bus import MessageBus
 

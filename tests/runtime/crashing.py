@@ -39,7 +39,8 @@ from portfolio.verify import verify
 from runtime import wire
 from runtime.clock import FeedClock
 from runtime.codec import decode
-from runtime.core import Core, Published, build_core, first_account, opening_deposit
+from runtime.composition import build_core, first_account, opening_deposit
+from runtime.core import Core, Published
 from runtime.database import (
     ensure_account,
     open_database,

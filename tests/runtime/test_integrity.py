@@ -28,7 +28,8 @@ from portfolio import fifo
 from runtime import wire
 from runtime.clock import WallClock
 from runtime.codec import decode
-from runtime.core import Core, build_core, first_account, opening_deposit
+from runtime.composition import build_core, first_account, opening_deposit
+from runtime.core import Core
 from runtime.database import ensure_account, open_database, seed_catalogue
 from runtime.messages import Decoded, Integrity
 from runtime.topics import Command, Topics

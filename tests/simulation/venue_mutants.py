@@ -16,7 +16,7 @@ from execution.live_recorder import LiveRecorder
 from execution.model import OrderStatus, Reason
 from execution.reconcile import Reconciler
 from execution.venue import VenueClosed
-from runtime import core
+from runtime import composition
 
 Mutant = Callable[[], AbstractContextManager[Any]]
 
@@ -31,8 +31,8 @@ async def _nothing(*_arguments: Any, **_named: Any) -> None:
 
 def _times(**changed: float) -> Mutant:
     """Other times than configured."""
-    real = core.live_times
-    return _replace(core, "live_times", lambda settings: replace(real(settings), **changed))
+    real = composition.live_times
+    return _replace(composition, "live_times", lambda settings: replace(real(settings), **changed))
 
 
 async def _blind_retry(self: LiveVenue, order: Any, track: Any, seconds: float) -> Any:

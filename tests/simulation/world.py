@@ -27,7 +27,7 @@ from execution.ledger import NewCashFlow
 from execution.model import Account, AccountKind, CashFlowKind, Order
 from execution.venue import VenueReport
 from portfolio.errors import PortfolioError
-from runtime.core import OPENING
+from runtime.composition import OPENING
 from runtime.database import ensure_account, open_database, seed_catalogue, sqlite_url
 from runtime.topics import RouteName, topics_of
 from signals.bot_file import BotFile

@@ -10,7 +10,7 @@ import pytest
 from config.loading import load_settings
 from config.settings import Settings
 from execution.limits import RiskLimits
-from runtime.core import risk_limits
+from runtime.composition import risk_limits
 from runtime.limits import LIMITS, configured, limits_from
 from tests.runtime.cli.terminal import SMA_CROSS, candle_file, demo, fillbook, stdout_of
 
