@@ -25,8 +25,8 @@ from tests.simulation.daemon import BEGINNING, SimDaemon
 from tests.simulation.loop import Process, SimLoop, in_process
 from tests.simulation.people import TIMEFRAME, next_candle
 from tests.simulation.run import quiet
+from tests.simulation.setting import SETTINGS, SYMBOLS, bot_files, bot_texts, settings
 from tests.simulation.storage import Disk, File
-from tests.simulation.world import SETTINGS, SYMBOLS, bot_files, bot_texts, settings
 
 BEFORE = 8
 """Candles that closed before the scenario begins: they warm the bots."""

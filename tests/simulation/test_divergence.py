@@ -13,9 +13,11 @@ from execution import candles, ledger
 from execution.model import Candle, Trade
 from runtime.feeding import open_files
 from runtime.replay import Replay
+from tests.simulation.faults import CALM
 from tests.simulation.people import TIMEFRAME
 from tests.simulation.run import quiet
-from tests.simulation.world import CALM, HISTORY, SYMBOLS, World, bot_files
+from tests.simulation.setting import HISTORY, SYMBOLS, bot_files
+from tests.simulation.world import World
 
 COLUMNS = ("time", "open", "high", "low", "close", "volume")
 

@@ -4,8 +4,9 @@ import random
 
 import pytest
 
+from tests.simulation.faults import Faults
 from tests.simulation.run import Job, quiet, run_job, run_seeds
-from tests.simulation.world import Faults, Outcome, World
+from tests.simulation.world import Outcome, World
 
 SEEDS = 200
 LIVE_SEED = 53
