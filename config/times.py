@@ -43,7 +43,8 @@ def time_text(instant: datetime) -> str:
 @lru_cache(maxsize=8192)  # one fill writes the same few instants into several rows
 def stored_time(instant: datetime) -> str:
     """The database form of a UTC instant: fixed width, so that text order is time order."""
-    return instant.isoformat(timespec="microseconds")[:26] + "Z"
+    text = instant.isoformat()  # at three quarters of what it costs with `timespec`
+    return f"{text[:26]}Z" if instant.microsecond else f"{text[:19]}.000000Z"
 
 
 @lru_cache(maxsize=256)

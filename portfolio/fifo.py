@@ -378,8 +378,8 @@ class LotEngine:
         queue = self._queue
         if not queue:
             return None
-        first = Lot(queue[0], self._offset, self._fee_taken)
-        return first, first if len(queue) == 1 else Lot(queue[-1], 0, 0)
+        first: Lot = _new(Lot, (queue[0], self._offset, self._fee_taken))
+        return first, first if len(queue) == 1 else _new(Lot, (queue[-1], 0, 0))
 
     @property
     def lot_count(self) -> int:

@@ -96,12 +96,11 @@ class Watchdog:
             if quantity or cost:
                 self._fail(trade, "nothing is open, but quantity or cost are not 0")
             return
-        first, newest = edges
-        if not (0 <= first.offset < first.fill.quantity and 0 <= newest.offset < newest.fill.quantity):
-            names = f"{first.fill.trade_id} or {newest.fill.trade_id}"
-            self._fail(trade, f"a lot holds less than nothing ({names})")
+        (oldest, gone, _), (newest, gone_of_newest, _) = edges
+        if not (0 <= gone < oldest.quantity and 0 <= gone_of_newest < newest.quantity):
+            self._fail(trade, f"a lot holds less than nothing ({oldest.trade_id} or {newest.trade_id})")
         if outcome.result is not None and not recomputed:
-            for problem in _edge_problems(trade, outcome.result, first, newest):
+            for problem in _edge_problems(trade, outcome.result, *edges):
                 self._fail(trade, problem)
 
     def _fail(self, fact: Fact, problem: str) -> None:
@@ -202,13 +201,14 @@ def _edge_problems(trade: Trade, result: FillResult, first: Lot, newest: Lot) ->
     problems = []
     sell = trade.side is Side.SELL
     pieces = result.allocations
-    if newest.fill.trade_id == trade.id:
+    latest, gone, _ = newest
+    if latest.trade_id == trade.id:
         parts = sum((piece.sell_fee_units if sell else piece.buy_fee_units) or 0 for piece in pieces) if pieces else 0
         if newest.open_fee + parts != result.fee_units:
             problems.append("the parts of its fee and what is left of it do not add up to it")
-        if newest.offset != (sum(piece.quantity_units for piece in pieces) if pieces else 0):
+        if gone != (sum(piece.quantity_units for piece in pieces) if pieces else 0):
             problems.append("what it closed and what it opened are not its quantity")
-        if newest.fill.flagged != result.fee_flagged:
+        if latest.flagged != result.fee_flagged:
             problems.append("what it opened does not know whether its fee has a value")
     if not pieces:
         return problems
