@@ -2,12 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from operator import attrgetter
 
 from sqlalchemy import Connection
 
 from execution import raw
-from execution.exchange import ExchangeTrade
 from execution.model import Order, OrderStatus, Trade
 from tests.simulation.exchange import SimExchange
 from tests.simulation.venue_book import Booked
@@ -23,6 +22,10 @@ _SAME = {
 }
 """What ours may be called when the venue's has ended so."""
 _NEVER_THERE = {OrderStatus.REJECTED, OrderStatus.CANCELLED, OrderStatus.EXPIRED}
+_content = attrgetter(
+    "symbol", "venue_trade_id", "side", "quantity", "price", "fee", "fee_asset", "executed_at", "venue_sequence"
+)
+"""What a trade at the venue and the one in our books have in common."""
 
 
 def unlike_venue(connection: Connection, venue: SimExchange) -> Iterator[str]:
@@ -53,40 +56,12 @@ def untold_strangers(venue: SimExchange, told: set[str]) -> Iterator[str]:
 
 def _one_to_one(venue: SimExchange, booked: list[Trade]) -> Iterator[str]:
     """I3: the venue's trades, each once, to the last digit."""
-    theirs = Counter(_theirs(one.trade) for one in venue.happened)
-    ours = Counter(_ours(trade) for trade in booked)
+    theirs = Counter(_content(one.trade) for one in venue.happened)
+    ours = Counter(_content(trade) for trade in booked)
     missing, invented = list((theirs - ours).elements()), list((ours - theirs).elements())
     if missing or invented:
         count = len(venue.happened)
         yield f"I3 of {count} trades at the venue missing: {missing[:2]}, not the venue's: {invented[:2]}"
-
-
-def _theirs(trade: ExchangeTrade) -> tuple[Any, ...]:
-    return (
-        trade.symbol,
-        trade.venue_trade_id,
-        trade.side,
-        trade.quantity,
-        trade.price,
-        trade.fee,
-        trade.fee_asset,
-        trade.executed_at,
-        trade.venue_sequence,
-    )
-
-
-def _ours(trade: Trade) -> tuple[Any, ...]:
-    return (
-        trade.symbol,
-        trade.venue_trade_id,
-        trade.side,
-        trade.quantity,
-        trade.price,
-        trade.fee,
-        trade.fee_asset,
-        trade.executed_at,
-        trade.venue_sequence,
-    )
 
 
 def _owners(venue: SimExchange, orders: list[Order], booked: list[Trade]) -> Iterator[str]:
