@@ -19,7 +19,7 @@ LONGEST = (
     "tests/runtime/test_compare.py",
     "tests/runtime/test_example_bots.py",
     "tests/execution/test_totals.py",
-    "tests/runtime/test_mqtt_socket.py",
+    "tests/runtime/test_mqtt_over_sockets.py",
 )
 """The files that take longest are begun first, so that no worker is left alone with one of them at the end."""
 
