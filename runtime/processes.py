@@ -3,6 +3,7 @@
 import multiprocessing
 import pickle
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -38,13 +39,24 @@ class Worker:
 def undisturbed() -> Iterator[None]:
     """Start workers in here: a Ctrl-C that comes meanwhile is raised at the end, when all are known.
 
-    Ctrl-C reaches the whole process group: what is started in here leaves it to this process, which ends it.
+    Ctrl-C reaches the whole process group: what is started in here leaves it to this process, which ends it. The
+    mask, which they inherit, is not enough for this process: the signal may come to another thread that does not
+    block it, and Python then raises in the main thread all the same.
     """
+    came: list[int] = []
+    ours = threading.current_thread() is threading.main_thread()
+    raises = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if raises:
+        signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if raises:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            if came:
+                signal.raise_signal(signal.SIGINT)
 
 
 def start(target: Callable[..., None], *arguments: Any, duplex: bool = True, daemon: bool = False) -> Worker:

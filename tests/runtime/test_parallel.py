@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,8 @@ def test_a_worker_that_dies_ends_the_work_instead_of_hanging_it() -> None:
     assert time.monotonic() - began < 2 * PATIENCE  # the other worker would sleep for 600 s
 
 
-def test_a_ctrl_c_while_the_workers_start_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("threads", [0, 1], ids=["alone", "beside a thread that does not block the signal"])
+def test_a_ctrl_c_while_the_workers_start_leaves_none_behind(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
     start = processes.start
     started: list[processes.Worker] = []
 
@@ -104,9 +106,19 @@ def test_a_ctrl_c_while_the_workers_start_leaves_none_behind(monkeypatch: pytest
         return started[-1]
 
     monkeypatch.setattr(processes, "start", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run_all(squared, range(4), workers=2)
-    assert started
+    over = threading.Event()
+    beside = [threading.Thread(target=over.wait) for _ in range(threads)]
+    for thread in beside:
+        thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_all(squared, range(4), workers=2)
+    finally:
+        over.set()
+        for thread in beside:
+            thread.join()
+    assert len(started) == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert not multiprocessing.active_children()
 
 
