@@ -462,7 +462,7 @@ class Load:
                 await asyncio.wait((final,), timeout=pause)
                 if final.done():
                     break
-                pause = min(2 * pause, 5.0)
+                pause = min(2 * pause, 2.0)
                 self.repeated += 1
         finally:
             self._gate.release()
