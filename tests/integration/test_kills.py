@@ -359,7 +359,10 @@ async def test_requests_without_an_id_are_never_lost_and_doubled_only_within_the
                 before, found = found, traded()
                 if len(found) > len(before):  # a busy machine works through its backlog
                     progress = time.monotonic()
-            assert wanted - found.keys() == set(), "confirmed and lost"
+            answers = [heard.body for heard in ear.heard if "/response/" in heard.topic]
+            refused = [body["reason"] for body in answers if body["status"] != "filled"]
+            letters = [letter.reason for letter in server.books.dead_letters()]
+            assert wanted - found.keys() == set(), f"confirmed and lost; refused {refused}, dead letters {letters}"
             doubled = sum(count - 1 for count in found.values())
             # What runtime/mqtt.py says of a broker that ends: its last deliveries may come again as new.
             assert doubled <= 64 * kills, found.most_common(5)
