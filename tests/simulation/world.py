@@ -285,9 +285,12 @@ class World:
                 await self._command(self.topics.bot_set(bot), b"stop")
 
     async def _cancel_open(self) -> None:
+        """What rests without an end; what has one comes to it by itself."""
         for request_id in self.read(invariants.resting_requests):
-            known = request_id in self.person.wanted and f"end-{request_id}" not in self.person.wanted
-            if known and not self.person.was_cancelled(request_id):  # that is as good as a second cancel
+            wanted = self.person.wanted.get(request_id)
+            if wanted is None or "expires_in" in wanted.body or f"end-{request_id}" in self.person.wanted:
+                continue
+            if not self.person.was_cancelled(request_id):  # that is as good as a second cancel
                 await self.person.end(request_id)
 
     async def _command(self, topic: str, payload: bytes) -> None:
