@@ -7,7 +7,7 @@ from tests.simulation.broker import NetworkFaults
 from tests.simulation.setting import BOTS
 from tests.simulation.venue_faults import VenueFaults
 
-STORMS = (0.5, 1.0, 1.5, 2.0, 3.0, 6.0)
+STORMS = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
 """Seconds of faults, as drawn: short ones show most, long ones what needs many things to happen."""
 LIVE_SHARE = 0.5
 """Of all worlds: in these a second account trades at a live venue."""

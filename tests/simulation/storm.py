@@ -11,7 +11,7 @@ from tests.simulation.storage import Locker
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-STOPPED_AT_AN_ORDER = 0.4
+STOPPED_AT_AN_ORDER = 0.6
 """Chance of it, where daemons are stopped and replaced at all."""
 STOPPING = 10.0
 """Seconds within which a daemon ends that is asked to."""
