@@ -55,6 +55,9 @@ _STORAGE_PAUSE = 1.0  # seconds
 _MARKET_PATIENCE = 1.0
 """Seconds that a request waits for prices that came before it."""
 
+_FIRST_PRICES = 3.0
+"""Seconds after the first message of all in which a symbol's first price may still be on its way."""
+
 _MARKET = (RouteName.CANDLE, RouteName.PRICE)
 _OF_OTHERS = (RouteName.RESPONSE, RouteName.TRADE, RouteName.CASH_FLOW, RouteName.HALT)
 
@@ -95,6 +98,8 @@ class Intake:
         self._market: asyncio.Queue[tuple[Incoming, Candle | Price]] = asyncio.Queue()
         self._market_taken = self._market_done = 0
         self._waiting_for_market: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._first_message_at: float | None = None
+        self._next_market: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._future = future
         self._came_again: set[str] = set()
         self._assigned: dict[str | int, str] = {}
@@ -139,6 +144,8 @@ class Intake:
 
     async def _read(self) -> None:
         async for incoming in self._bus.messages():
+            if self._first_message_at is None:
+                self._first_message_at = asyncio.get_running_loop().time()
             match = self._topics.parse(incoming.topic)
             if match is not None and match.route in _MARKET:
                 reasons = self._read_market(incoming, match)
@@ -266,6 +273,8 @@ class Intake:
         delivery = None if decoded.given_id else self._delivery(incoming)
         key = None if delivery is None else delivery.key
         request = decoded.message
+        if match.route is RouteName.REQUEST and isinstance(request, OrderRequest):
+            await self._first_price(request.symbol)
         await self._core.handle(Envelope(request, decoded.body_hash, key))
         await self._publisher.refusal_heard(request.account, request.request_id)
 
@@ -373,8 +382,21 @@ class Intake:
             # Not for ever: a candle may itself be waiting for the storage, and requests are then refused.
             await asyncio.wait((waiter,), timeout=_MARKET_PATIENCE)
 
+    async def _first_price(self, symbol: str) -> None:
+        """Just after a start, wait a moment for a symbol's first price rather than refuse for want of it: those that
+        the broker keeps may come behind the requests that it delivers again."""
+        assert self._core.execution is not None
+        assert self._first_message_at is not None
+        prices = self._core.execution.state.prices
+        now = asyncio.get_running_loop().time
+        until = self._first_message_at + _FIRST_PRICES
+        while symbol not in prices and now() < until:
+            await asyncio.wait((self._next_market,), timeout=until - now())
+
     def _market_worked_on(self) -> None:
         self._market_done += 1
+        self._next_market.set_result(None)
+        self._next_market = asyncio.get_running_loop().create_future()
         while self._waiting_for_market and self._waiting_for_market[0][0] <= self._market_done:
             _, waiter = self._waiting_for_market.popleft()
             if not waiter.done():

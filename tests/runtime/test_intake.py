@@ -4,6 +4,7 @@ anew only after a reconnect would else send no others once too many are unacknow
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from execution.answers import refused
 from execution.errors import StorageUnavailable
 from execution.model import Event, Price, Reason
 from execution.orders import DeadLetter
+from execution.prices import LastPrices
 from execution.service import Envelope
 from runtime import intake as intake_module
 from runtime.bus import MemoryBroker, MemoryBus
@@ -25,6 +27,7 @@ from tests.integration.brokers import PATIENCE
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TOPICS = Topics("fillbook")
+TRADES = TOPICS.request("main", Command.TRADE)
 DEPOSITS = TOPICS.request("main", Command.DEPOSIT)
 
 
@@ -40,6 +43,7 @@ class Execution:
 
     def __init__(self) -> None:
         self.failures = 0
+        self.state = SimpleNamespace(prices=LastPrices())
         self.mistake: Exception | None = None
         self.prices: list[Price] = []
         self.letters: list[DeadLetter] = []
@@ -59,6 +63,7 @@ class Execution:
         if self.mistake is not None:
             raise self.mistake
         self._perhaps()
+        self.state.prices.note_price(price)
         self.prices.append(price)
         return ()
 
@@ -89,7 +94,7 @@ class Scene:
 
     def __init__(self) -> None:
         self.broker = MemoryBroker()
-        self.bus = MemoryBus(self.broker, "daemon", [TOPICS.price("BTC-USD"), DEPOSITS])
+        self.bus = MemoryBus(self.broker, "daemon", [TOPICS.price("BTC-USD"), DEPOSITS, TRADES])
         self.execution = Execution()
         clock = ReplayClock(NOON)
         self.publisher = Publisher(self.bus, TOPICS, clock, limit=10)
@@ -257,3 +262,24 @@ async def test_of_two_refusals_of_one_request_both_are_waited_for(scene: Scene) 
     assert scene.unacknowledged == 2
     scene.begin_to_say()
     await scene.until(lambda: not scene.unacknowledged)
+
+
+BUY = b'{"symbol": "BTC-USD", "side": "BUY", "quantity": "1"}'
+
+
+async def test_just_after_a_start_an_order_waits_for_the_first_price_that_comes_behind_it(scene: Scene) -> None:
+    """The embedded broker keeps no order between what it delivers again and what it has retained."""
+    await scene.bus.publish(TRADES, BUY)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert scene.execution.handled == []
+    await scene.say(TOPICS.price("BTC-USD"), PRICE)
+    await scene.until(lambda: len(scene.execution.handled) == 1)
+
+
+async def test_an_order_does_not_wait_for_ever_for_a_price_that_nobody_says(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_module, "_FIRST_PRICES", 0.05)
+    await scene.say(TRADES, BUY)
+    assert len(scene.execution.handled) == 1
