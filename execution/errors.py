@@ -9,6 +9,13 @@ class LedgerError(ExecutionError):
     """A fact cannot be stored or read as it must be."""
 
 
+class LedgerDamaged(LedgerError):
+    """Facts are missing: somebody changed the database behind our back."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the books are damaged ({what}); `fillbook verify` names the rows")
+
+
 class ConflictingFact(LedgerError):
     """The same venue trade id (or idempotency key) arrived with different content."""
 

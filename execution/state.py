@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from config.exact import ZERO
 from config.instruments import Instrument
 from execution import ledger, marks, orders, raw
+from execution.errors import LedgerDamaged
 from execution.limits import RATE_WINDOW
 from execution.marks import LossMarks
 from execution.model import Account, Fact, Halt, Order, OrderStatus, Side, Trade
@@ -136,7 +137,8 @@ class TradingState:
     def catch_up(self, connection: Connection) -> None:
         """Fold the facts that were appended after `sequence`, by anybody.
 
-        Once per transaction: from then on this process holds the write lock and folds its own facts.
+        Once per transaction: from then on this process holds the write lock and folds its own facts. Raises
+        LedgerDamaged when facts are missing.
         """
         if self._caught_up:
             return
@@ -144,6 +146,8 @@ class TradingState:
         row = raw.execute(connection, "SELECT sequence FROM ledger_head WHERE id = 1").fetchone()
         while row is not None and self.sequence < row[0]:
             facts = ledger.facts_since(connection, self.sequence, 5000)
+            if not facts:
+                raise LedgerDamaged(f"there is no fact after sequence {self.sequence}, the head is at {row[0]}")
             if any(isinstance(fact, Trade) and fact.symbol not in self.instruments for fact in facts):
                 self.reload_catalogue(connection)  # who appended them registered their symbols
             for fact in facts:
@@ -151,7 +155,8 @@ class TradingState:
 
     def fold(self, fact: Fact) -> None:
         """Take one fact, the next by sequence, into cash and quantities."""
-        assert fact.sequence == self.sequence + 1, f"fact {fact.sequence} after {self.sequence}: a hole"
+        if fact.sequence != self.sequence + 1:
+            raise LedgerDamaged(f"the fact of sequence {self.sequence + 1} is missing, before {fact.sequence}")
         self.sequence = fact.sequence
         self._add(self._cash, fact.account, fact.cash_effect)
         if isinstance(fact, Trade):

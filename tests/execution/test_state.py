@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Connection
 
 from config.instruments import default_instrument
-from execution import candles, followers, ledger
-from execution.errors import StorageUnavailable
+from execution import candles, followers, ledger, raw
+from execution.errors import LedgerDamaged, StorageUnavailable
 from execution.ledger import LedgerTail
 from execution.model import Account, AccountKind, OrderStatus, Side
 from tests.execution.house import BTC, HALF, START, Books, House, answers, bar, fill, flow, reason, snapshot
@@ -53,6 +53,19 @@ async def test_more_facts_than_one_page_are_caught_up_in_one_go(house: House, bo
     books.record(*(flow(f"{n}", "1") for n in range(5001)))
     await house.deposit("1")
     assert house.state.cash("main") == 15_002
+
+
+async def test_facts_that_are_missing_are_an_error_and_not_waited_for(house: House, books: Books) -> None:
+    """Found by the simulation with a planted bug: the writer looked for them for ever."""
+    books.do(lambda c: raw.execute(c, "UPDATE ledger_head SET sequence = sequence + 1"))
+    with pytest.raises(LedgerDamaged, match="no fact after sequence 1, the head is at 2"):
+        await house.deposit("1")
+
+
+async def test_a_hole_in_the_facts_is_an_error(house: House, books: Books) -> None:
+    books.record(flow("a", "1"))
+    with pytest.raises(LedgerDamaged, match="sequence 2 is missing, before 3"):
+        house.state.fold(replace(books.facts()[-1], sequence=3))
 
 
 async def test_a_fee_in_the_base_asset_is_taken_off_the_quantity_and_not_off_the_cash(
