@@ -36,7 +36,7 @@ from execution.model import (
 )
 from execution.ports import Clock, Reader
 from execution.service import Envelope
-from runtime.bus import Bus, Incoming
+from runtime.bus import Bus, Connected, Incoming
 from runtime.codec import decode
 from runtime.core import Core
 from runtime.jsondoc import Limits
@@ -56,7 +56,7 @@ _MARKET_PATIENCE = 1.0
 """Seconds that a request waits for prices that came before it."""
 
 _FIRST_PRICES = 3.0
-"""Seconds after the first message of all in which a symbol's first price may still be on its way."""
+"""Seconds after a connect in which a symbol's first price may still be on its way."""
 
 _MARKET = (RouteName.CANDLE, RouteName.PRICE)
 _OF_OTHERS = (RouteName.RESPONSE, RouteName.TRADE, RouteName.CASH_FLOW, RouteName.HALT)
@@ -98,7 +98,8 @@ class Intake:
         self._market: asyncio.Queue[tuple[Incoming, Candle | Price]] = asyncio.Queue()
         self._market_taken = self._market_done = 0
         self._waiting_for_market: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._first_message_at: float | None = None
+        self._connected_at = asyncio.get_running_loop().time()
+        bus.on_connected(self._connected)
         self._next_market: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._future = future
         self._came_again: set[str] = set()
@@ -144,8 +145,6 @@ class Intake:
 
     async def _read(self) -> None:
         async for incoming in self._bus.messages():
-            if self._first_message_at is None:
-                self._first_message_at = asyncio.get_running_loop().time()
             match = self._topics.parse(incoming.topic)
             if match is not None and match.route in _MARKET:
                 reasons = self._read_market(incoming, match)
@@ -382,14 +381,16 @@ class Intake:
             # Not for ever: a candle may itself be waiting for the storage, and requests are then refused.
             await asyncio.wait((waiter,), timeout=_MARKET_PATIENCE)
 
+    def _connected(self, _connected: Connected) -> None:
+        self._connected_at = asyncio.get_running_loop().time()
+
     async def _first_price(self, symbol: str) -> None:
-        """Just after a start, wait a moment for a symbol's first price rather than refuse for want of it: those that
+        """Just after a connect, wait a moment for a symbol's first price, not to refuse for want of it: those that
         the broker keeps may come behind the requests that it delivers again."""
         assert self._core.execution is not None
-        assert self._first_message_at is not None
         prices = self._core.execution.state.prices
         now = asyncio.get_running_loop().time
-        until = self._first_message_at + _FIRST_PRICES
+        until = self._connected_at + _FIRST_PRICES
         while symbol not in prices and now() < until:
             await asyncio.wait((self._next_market,), timeout=until - now())
 

@@ -267,7 +267,7 @@ async def test_of_two_refusals_of_one_request_both_are_waited_for(scene: Scene) 
 BUY = b'{"symbol": "BTC-USD", "side": "BUY", "quantity": "1"}'
 
 
-async def test_just_after_a_start_an_order_waits_for_the_first_price_that_comes_behind_it(scene: Scene) -> None:
+async def test_just_after_a_connect_an_order_waits_for_the_first_price_that_comes_behind_it(scene: Scene) -> None:
     """The embedded broker keeps no order between what it delivers again and what it has retained."""
     await scene.bus.publish(TRADES, BUY)
     for _ in range(20):
@@ -282,4 +282,13 @@ async def test_an_order_does_not_wait_for_ever_for_a_price_that_nobody_says(
 ) -> None:
     monkeypatch.setattr(intake_module, "_FIRST_PRICES", 0.05)
     await scene.say(TRADES, BUY)
+    assert len(scene.execution.handled) == 1
+
+
+async def test_long_after_the_connect_no_order_waits_for_a_first_price(scene: Scene) -> None:
+    """Also the first message of all."""
+    scene.intake._connected_at -= 3600
+    await scene.bus.publish(TRADES, BUY)
+    for _ in range(20):
+        await asyncio.sleep(0)
     assert len(scene.execution.handled) == 1
