@@ -93,7 +93,8 @@ async def test_a_bot_whose_file_went_while_the_daemon_was_down_leaves_no_state_b
         assert await server.stop() == 0
         (folder / "second.toml").unlink()
         await server.start()
-        async with Ear(server.port, "later") as ear:
+        async with Ear(server.port) as ear:  # its session was kept: it hears what was said before it came back
+            await ear.on("bot/second/state", lambda heard: heard.body == b"")
             await ear.on(STATE)
             async with retained(server.port) as found:
                 assert STATE in found
