@@ -7,14 +7,14 @@ from functools import partial
 from typing import TypeVar
 
 from config.exact import plain
-from execution import candles, totals
-from portfolio import batch, checkpoint, recompute
+from execution import totals
+from portfolio import batch, checkpoint, marks, recompute
 from portfolio.books import Books, Scope, SymbolBook
 from portfolio.errors import CheckpointDamaged, CheckpointOutdated
 from portfolio.fifo import Row, quantity_of
 from portfolio.position import Portfolio
 from portfolio.validation import Check
-from portfolio.valuation import Marks, value_account
+from portfolio.valuation import value_account
 from portfolio.verify.facts import Scan, Sums, decimal_text
 from portfolio.verify.matching import Matching, merged, problems
 from portfolio.verify.results import CheckResult, Findings
@@ -84,12 +84,10 @@ def check_positions(run: Run, scan: Scan, computed: Computed) -> CheckResult:
         for problem in _differs(book, scan.sums.get(scope, Sums()), computed.unknown_net[scope]):
             findings.add(f"{'/'.join(scope)}: {problem}")
     figures = {"trades": str(sum(sums.trades for scope, sums in scan.sums.items() if run.wants(*scope)))}
-    marks = Marks()
-    for candle in candles.latest(run.connection).values():
-        marks.on_candle(candle)
+    known = marks.stored(run.connection, scan.sums)
     for account in sorted(computed.books.accounts):
         if run.wants(account):
-            figures |= _shown(value_account(computed.books, marks, account))
+            figures |= _shown(value_account(computed.books, known, account), whole=run.symbol is None)
     return findings.result(7, POSITIONS, figures)
 
 
@@ -101,14 +99,16 @@ def _differs(book: SymbolBook, sums: Sums, unknown_net: int) -> Iterator[str]:
         yield "realized P&L less the cost of what is open is not the cash that the trades moved"
 
 
-def _shown(portfolio: Portfolio) -> dict[str, str]:
-    """The figures that people know their account by."""
+def _shown(portfolio: Portfolio, *, whole: bool) -> dict[str, str]:
+    """The figures that people know their account by; of one symbol alone nothing is said of its return."""
     name = portfolio.account
     figures = {
         f"balance {name}": f"{plain(portfolio.cash)} {portfolio.currency}",
         f"P&L {name}": decimal_text(portfolio.total_pnl) + (" (incomplete)" if portfolio.incomplete else ""),
-        f"ROI {name}": "-" if portfolio.return_ratio is None else f"{plain(portfolio.return_ratio * _RATIO_TEXT)} %",
     }
+    if whole:
+        ratio = portfolio.return_ratio
+        figures[f"ROI {name}"] = "-" if ratio is None else f"{plain(ratio * _RATIO_TEXT)} %"
     held = [position for position in portfolio.positions if position.quantity]
     shown = [
         f"{position.symbol}: {plain(position.quantity)} @ {_price(position.average_cost)}"

@@ -36,6 +36,31 @@ async def test_the_figures_are_those_of_the_account(database: Database) -> None:
     assert figures["trades"] == "1"
 
 
+async def test_without_candles_the_figures_are_at_the_last_trade_as_in_the_portfolio(database: Database) -> None:
+    line = Line()
+    line.deposit("10000")
+    line.buy("5", "200")
+    line.sell("1", "300")
+    await keep_all(database, line)
+
+    figures = run(database)[POSITIONS - 1].figures
+
+    assert (figures["P&L main"], figures["ROI main"]) == ("500", "5 %")
+
+
+async def test_of_one_symbol_no_return_is_told_as_it_would_leave_out_what_else_is_held(database: Database) -> None:
+    line = Line()
+    line.deposit("10000")
+    line.buy("5", "200")
+    line.buy("1", "1500", symbol="ETH-USD")
+    await keep_all(database, line)
+
+    figures = run(database, symbol="ETH-USD")[POSITIONS - 1].figures
+
+    assert figures["positions main"] == "ETH-USD: 1 @ 1500"
+    assert "ROI main" not in figures
+
+
 async def test_allocations_that_are_not_stored_yet_are_no_fault(database: Database) -> None:
     """A daemon stores them a moment after the fills; its books are matched and audited up to the head meanwhile."""
     line = mixed_line()
