@@ -26,6 +26,7 @@ class LiveTimes:
 
     poll: float = 2.0
     grace: float = 30.0
+    missing: float = 60.0
     send: float = 10.0
     timeout: float = 5.0
     overlap: float = 60.0
@@ -38,7 +39,9 @@ class LiveTimes:
 class Track:
     """One open order while this process follows it; instants of the event loop.
 
-    `since`: its last sending, or when this process began to follow it. `acknowledged`: the venue has shown it.
+    `since`: its last sending, or when this process began to follow it. `acknowledged`: the venue has shown it to this
+    process. `absent_since`: when the venue was first asked for it and did not show it any more. `doubted`: so long
+    ago that it was called unknown.
     `over`: when it expires. `ending` and `why`: somebody wants it to end, and what is to be said then. `refused`:
     what the venue said to a second sending, while the first could still arrive.
     """
@@ -46,6 +49,8 @@ class Track:
     since: float
     over: float | None
     acknowledged: bool = False
+    absent_since: float | None = None
+    doubted: bool = False
     ending: OrderStatus | None = None
     why: Reason | None = None
     refused: Reason | None = None
@@ -82,15 +87,14 @@ class LiveVenue:
         shown = await self.send(order, track, left)
         if isinstance(shown, VenueClosed):
             return [shown]
-        # Its fills come as trades, and close it then.
-        return [as_report(order, shown, track)] if shown.status.is_final and not shown.filled else []
+        return [as_report(order, shown, track)]  # its fills come as trades, and close it then
 
     async def resume(
         self, order: Order, filled: Decimal, last_fill: datetime | None, fills: int
     ) -> list[VenueReport]:
-        """See `Venue.resume`. Whether it was ever sent is unknown until the venue shows it."""
+        """See `Venue.resume`. Whether one was ever sent that the venue has not shown yet is unknown."""
         self.follow(order)
-        if order.status in (OrderStatus.PENDING, OrderStatus.REQUESTED):
+        if order.status is OrderStatus.REQUESTED:
             return [
                 VenueClosed(order.id, OrderStatus.UNKNOWN, Reason("restarted", None, None, "the venue to show it"))
             ]

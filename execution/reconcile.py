@@ -18,7 +18,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from execution import ledger, orders
-from execution.exchange import ExchangeRefused, ExchangeTimeout, ExchangeTrade
+from execution.doubts import NOT_SHOWN, was_shown
+from execution.exchange import ExchangeOrder, ExchangeRefused, ExchangeTimeout, ExchangeTrade
 from execution.live import LiveVenue, Track, as_report
 from execution.model import AlertRaised, Event, Order, OrderStatus, Reason, Severity
 from execution.ports import Reader
@@ -160,15 +161,49 @@ class Reconciler:
         current = self._service.state.open_order(order.id)
         if current is None:
             return  # closed meanwhile
-        if shown is not None:
-            track.acknowledged = True
-            if shown.status.is_final or current.status is OrderStatus.UNKNOWN:
-                await self._record([as_report(order, shown, track)])
-            return
-        is_known_there = track.acknowledged or current.status is OrderStatus.PARTIALLY_FILLED
         # Only as old as the question: the answer may have waited for a process that was stopped.
-        if not is_known_there and asked - track.since >= venue.times.grace:
+        if shown is not None:
+            await self._shown(current, track, shown)
+        elif track.acknowledged or was_shown(current):
+            await self._shown_no_more(current, track, asked)
+        elif asked - track.since >= venue.times.grace:
             await self._give_up_or_resend(current, track)
+
+    async def _shown(self, order: Order, track: Track, shown: ExchangeOrder) -> None:
+        is_back, track.doubted = track.doubted, False
+        track.acknowledged, track.absent_since = True, None
+        if shown.status.is_final or order.status in (OrderStatus.UNKNOWN, OrderStatus.REQUESTED):
+            await self._record([as_report(order, shown, track)])
+        if is_back:
+            message = f"{self.venue.name} shows order {order.id} ({order.side} {order.symbol}) again"
+            await self._alert(order, Severity.INFO, "shown_again", message)
+
+    async def _shown_no_more(self, order: Order, track: Track, asked: float) -> None:
+        """The venue had shown the order, so it is never sent again and never given up. After a while its outcome is
+        called unknown, which freezes its symbol, until the venue shows it or tells a trade of it."""
+        was_told_of = track.doubted and order.status is not OrderStatus.UNKNOWN
+        if track.absent_since is None or was_told_of:
+            track.absent_since, track.doubted = asked, False
+        if track.doubted or asked - track.absent_since < self.venue.times.missing:
+            return
+        limit = f"{self.venue.times.missing:g} s"
+        if order.reason is None or order.reason.code != NOT_SHOWN or order.status is not OrderStatus.UNKNOWN:
+            reason = Reason(NOT_SHOWN, None, None, f"{self.venue.name} to show it; it has not for {limit}")
+            await self._record([VenueClosed(order.id, OrderStatus.UNKNOWN, reason)])
+            now = self._service.state.open_order(order.id)
+            if now is None or now.status is not OrderStatus.UNKNOWN:
+                return  # not stored, or it is known by now
+        track.doubted = True
+        message = (
+            f"order {order.id} ({order.side} {order.symbol}) was at {self.venue.name}, which has not shown it for"
+            f" {limit}: its outcome is unknown, and {order.symbol} is frozen for {order.account} until it is. Look"
+            f" for it at {self.venue.name}"
+        )
+        await self._alert(order, Severity.HIGH, NOT_SHOWN, message)
+
+    async def _alert(self, order: Order, severity: Severity, code: str, message: str) -> None:
+        about = {"order_id": order.id, "request_id": order.request_id}
+        await self._tell([AlertRaised(severity, code, message, order.account, about)])
 
     def _note_ending(self, order: Order, track: Track, now: float) -> None:
         """Somebody wants the order to end, or its time is over: from then on it is cancelled until it is final."""
@@ -200,8 +235,7 @@ class Reconciler:
             f"order {order.id} ({order.side} {order.symbol}) was sent, but {self.venue.name} never showed it for"
             f" {waited}: it is closed here. If it was executed after all, its trades will be recorded with it"
         )
-        about = {"order_id": order.id, "request_id": order.request_id}
-        await self._tell([AlertRaised(Severity.WARNING, NEVER_AT_VENUE, message, order.account, about)])
+        await self._alert(order, Severity.WARNING, NEVER_AT_VENUE, message)
 
     async def _look_for_late(self, account: str) -> None:
         """An order that was given up and rests at the venue all the same has no business there."""
@@ -220,8 +254,7 @@ class Reconciler:
             message = (
                 f"order {order.id}, closed here as {order.status}, was open at {venue.name} and is cancelled there"
             )
-            about = {"order_id": order.id, "request_id": order.request_id}
-            await self._tell([AlertRaised(Severity.HIGH, "late_order", message, order.account, about)])
+            await self._alert(order, Severity.HIGH, "late_order", message)
 
     async def _resend(self, order: Order, track: Track) -> None:
         """Send the order again under the same client order id, which this venue makes no second order of.

@@ -9,6 +9,7 @@ from config.exact import ZERO, plain
 from execution import ledger, orders
 from execution.answers import UNTOUCHED
 from execution.batch import Applied, Batch, Progress
+from execution.doubts import doubted
 from execution.fills import new_trade
 from execution.ledger import LedgerTail
 from execution.live_recorder import LiveRecorder
@@ -56,6 +57,8 @@ class Recorder:
                 batch.facts.append(trade)
                 if not _closes(following, report.order_id):
                     self.state.spent(report.order_id, trade)
+        elif report.status is OrderStatus.UNKNOWN:
+            progress.order = doubted(progress.order, report.reason)
         else:
             progress.order = progress.order.with_status(report.status, report.reason)
         return progress

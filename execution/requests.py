@@ -17,6 +17,8 @@ from execution.ledger import LedgerTail, NewCashFlow
 from execution.limits import RATE_WINDOW, RiskLimits
 from execution.losses import LossWatch
 from execution.model import (
+    Account,
+    AccountKind,
     CancelRequest,
     CashRequest,
     Event,
@@ -72,6 +74,11 @@ class Done:
 
 
 Intake: TypeAlias = Repeated | Accepted | Done
+
+
+def _first_status(account: Account) -> OrderStatus:
+    """An order is pending once its venue has it; the paper exchange takes every one."""
+    return OrderStatus.REQUESTED if account.kind is AccountKind.LIVE else OrderStatus.PENDING
 
 
 class RequestDesk:
@@ -146,7 +153,7 @@ class RequestDesk:
             side=request.side,
             type=verdict.type,
             time_in_force=verdict.time_in_force,
-            status=OrderStatus.PENDING,
+            status=_first_status(self.state.accounts[request.account]),
             triggered_by=request.triggered_by,
             created_at=now,
             expires_at=verdict.expires_at,

@@ -67,6 +67,7 @@ def live_times(settings: Settings) -> LiveTimes:
     return LiveTimes(
         poll=chosen.poll_seconds,
         grace=chosen.grace_seconds,
+        missing=chosen.missing_seconds,
         send=chosen.send_seconds,
         timeout=chosen.timeout_seconds,
         overlap=chosen.overlap_seconds,

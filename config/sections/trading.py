@@ -122,6 +122,13 @@ class LiveSettings(Section):
         description="Seconds after its sending for which an order that the venue does not show is only waited for. "
         "After that it is sent again where that is safe, else closed. More than live.send_seconds.",
     )
+    missing_seconds: Seconds = Field(
+        60.0,
+        ge=0.2,
+        le=86_400,
+        description="Seconds for which a venue may answer that it does not have an order that it had shown before; "
+        "after that the order is UNKNOWN, its symbol is frozen and an alert says so, until the venue shows it again.",
+    )
     overlap_seconds: Seconds = Field(
         60.0,
         ge=0,

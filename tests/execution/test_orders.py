@@ -88,7 +88,7 @@ class TestOrders:
         answer = await brokered.buy("1", account="live", request_id="r")
         assert seen == broker.placed
         assert seen[0] is not None
-        assert seen[0].status == "pending"
+        assert seen[0].status == "requested"
         assert seen[0].client_order_id == orders.client_order_id("live", "r")
         assert answer.status == "filled"
 

@@ -182,10 +182,10 @@ async def test_a_jump_of_the_wall_clock_neither_ends_nor_prolongs_an_order(
     await live.buy_lost(expires_in="50")
     live.clock._now = at(60 * hours)
     later(GRACE)
+    exchange.hidden, exchange.on_place = True, lambda _order: setattr(exchange, "lose_replies", True)
     await live.round()
+    exchange.lose_replies = False
     assert len(exchange.sent) == 2
-    exchange.hidden = True
-    live.venue.tracks[live.state.open_orders("live")[0].id].acknowledged = False
     later(GRACE)
     (answer,) = answers(await live.round())
     assert answer.status == "expired"
