@@ -71,13 +71,13 @@ def _all_triggers() -> Mapping[str, str]:
 
 
 def create_guards(connection: Connection) -> None:
-    """Create every trigger; migrations call this after they changed a fact table."""
+    """Create every trigger, on tables made from their description; migrations have frozen triggers of their own."""
     for name, body in _all_triggers().items():
         connection.execute(text(f"CREATE TRIGGER {name} {body}"))
 
 
 def drop_guards(connection: Connection) -> None:
-    """Drop every trigger; migrations call this before they change a fact table."""
+    """Drop every trigger."""
     for name in _all_triggers():
         connection.execute(text(f"DROP TRIGGER IF EXISTS {name}"))
 

@@ -1,13 +1,12 @@
 """The house itself: names, schema revision, documents, and what must never be in the tree."""
 
+import ast
 import importlib.util
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, create_engine, text
 
 from execution.guards import create_guards
@@ -16,10 +15,12 @@ from portfolio.tables import metadata as portfolio_metadata
 from portfolio.views import create_views
 from runtime.database import SCHEMA_REVISION, memory_engine, upgrade
 from signals.tables import metadata as signals_metadata
+from tests.runtime.revisions import all_revisions
 from tests.suite import LONGEST, UNMEASURED
 
 ROOT = Path(__file__).resolve().parent.parent
 MIGRATIONS = ROOT / "runtime" / "migrations"
+PACKAGES = ("config", "execution", "signals", "portfolio", "runtime", "tests")
 METADATA: tuple[MetaData, ...] = (execution_metadata, signals_metadata, portfolio_metadata)
 
 
@@ -30,7 +31,7 @@ def test_what_the_suite_knows_of_its_files_is_about_files_that_are_there(name: s
     assert not test or f"def {test}(" in (ROOT / path).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("package", ["config", "execution", "signals", "portfolio", "runtime"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_each_plain_package_name_resolves_inside_the_project(package: str) -> None:
     spec = importlib.util.find_spec(package)
     assert spec is not None
@@ -39,9 +40,7 @@ def test_each_plain_package_name_resolves_inside_the_project(package: str) -> No
 
 
 def test_the_schema_revision_in_the_code_is_the_newest_migration() -> None:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    assert ScriptDirectory.from_config(config).get_current_head() == SCHEMA_REVISION
+    assert all_revisions()[-1] == SCHEMA_REVISION
 
 
 def test_the_migrations_make_the_very_schema_that_the_tables_describe() -> None:
@@ -64,6 +63,21 @@ def _schema(connection: object) -> dict[str, str]:
         text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'")
     )
     return {name: " ".join(sql.replace('"', "").split()) for name, sql in rows if not name.startswith("alembic")}
+
+
+@pytest.mark.parametrize("path", sorted(MIGRATIONS.rglob("*.py")), ids=lambda path: path.stem)
+def test_a_migration_stands_alone_whatever_the_code_around_it_becomes(path: Path) -> None:
+    frozen = {f"runtime.migrations.{beside.stem}" for beside in MIGRATIONS.glob("*_[0-9]*.py")}
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "relative"
+            imported.add(str(node.module))
+    ours = {name for name in imported if name.split(".")[0] in PACKAGES}
+    assert ours <= frozen | {"runtime.errors"}  # the errors: what a migration refuses with
+    assert imported - ours <= {"alembic", "sqlalchemy"}
 
 
 def _tracked(*patterns: str) -> list[Path]:

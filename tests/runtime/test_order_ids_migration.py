@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from execution import raw
 from runtime import database
 from runtime.errors import RuntimeFault
+from tests.runtime import revisions
 
 _TRADE = (
     "INSERT INTO trades VALUES ({n}, 't{n}', 'main', 'BTC-USD', 'BUY', '1', '2', '2026-01-01T00:00:00.000000Z',"
@@ -26,11 +25,7 @@ _ORDER = (
 
 
 def _go(engine: Engine, revision: str) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(Path(database.__file__).with_name("migrations")))
-    with engine.connect() as connection, connection.begin():
-        config.attributes["connection"] = connection
-        (command.upgrade if revision == "0005" else command.downgrade)(config, revision)
+    revisions.go(engine, revision, up=revision == "0005")
 
 
 def _do(engine: Engine, *statements: str) -> None:
@@ -46,11 +41,8 @@ def _all(engine: Engine, sql: str) -> list[tuple[Any, ...]]:
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
     made = database.writer_engine(database.sqlite_url(tmp_path / "books.db"))
+    revisions.go(made, "0004")
     with made.connect() as connection, connection.begin():
-        config = Config()
-        config.set_main_option("script_location", str(Path(database.__file__).with_name("migrations")))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0004")
         database.seed_catalogue(connection)
     _do(
         made,

@@ -1,12 +1,12 @@
 """The SQL views, and indexes that hold what they sum up.
 
-The views are those of the code (portfolio/views.py): they hold no data. A later revision that changes a table
-drops them first and makes them anew; only the indexes are frozen here.
+Frozen: the statements as they were made, the views in views_0007.py. A later revision that changes a table drops the
+views first and makes them anew.
 """
 
 from alembic import op
 
-from portfolio.views import create_views, drop_views
+from runtime.migrations.views_0007 import create_views, drop_views
 
 revision = "0004"
 down_revision = "0003"
@@ -38,6 +38,8 @@ CREATE TABLE paper_bankroll (
 )
  STRICT"""
 
+BANKROLL_COLUMNS = "account, balance, total_trades, winning_trades, total_pnl, roi, updated_at"
+
 
 def upgrade() -> None:
     """Make the views; a table that a downgrade left under the name of one goes, as it can be calculated."""
@@ -49,10 +51,10 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Leave a table in the place of the view of the bankroll, as it is calculated at this moment."""
-    op.execute("CREATE TEMP TABLE calculated AS SELECT * FROM paper_bankroll")
+    op.execute(f"CREATE TEMP TABLE calculated AS SELECT {BANKROLL_COLUMNS} FROM paper_bankroll")
     drop_views(op.get_bind())
     op.execute(BANKROLL_TABLE)
-    op.execute("INSERT INTO paper_bankroll SELECT * FROM calculated")
+    op.execute(f"INSERT INTO paper_bankroll SELECT {BANKROLL_COLUMNS} FROM calculated")
     op.execute("DROP TABLE calculated")
     for statement in INDEXES_BEFORE:
         op.execute(statement)

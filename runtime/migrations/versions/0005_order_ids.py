@@ -8,8 +8,8 @@ and an order with fills is not deleted.
 from alembic import op
 from sqlalchemy import text
 
-from portfolio.views import create_views, drop_views
 from runtime.errors import WouldLose
+from runtime.migrations.views_0007 import create_views, drop_views
 
 revision = "0005"
 down_revision = "0004"

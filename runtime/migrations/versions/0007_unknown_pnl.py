@@ -6,7 +6,7 @@ was of an older version. The index finds the few rows without a P&L among all ot
 
 from alembic import op
 
-from portfolio.views import create_views, drop_views
+from runtime.migrations.views_0007 import create_views, drop_views
 
 revision = "0007"
 down_revision = "0006"
