@@ -17,7 +17,17 @@ Row = TypeVar("Row")
 PANEL = "Look"
 AccountFilter = Annotated[str | None, typer.Option("--account", metavar="A", help="Only this account.")]
 SymbolFilter = Annotated[str | None, typer.Option("--symbol", metavar="SYM", help="Only this symbol.")]
-LimitOption = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="At most so many.")]
+LINES_SHOWN, ITEMS_WRITTEN = 50, 100_000
+LimitOption = Annotated[
+    int | None,
+    typer.Option(
+        "--limit",
+        metavar="N",
+        min=1,
+        max=ITEMS_WRITTEN,
+        help=f"At most so many (default: {LINES_SHOWN}; with --json {ITEMS_WRITTEN:,}).",
+    ),
+]
 CursorOption = Annotated[
     str | None, typer.Option("--cursor", metavar="C", help='Go on from here: the "next" of the page before.')
 ]
@@ -34,6 +44,13 @@ def register(app: typer.Typer) -> None:
 def page(items: Iterable[Any], following: str | None = None) -> dict[str, Any]:
     """The JSON form of every list."""
     return {"items": list(items), "next": following}
+
+
+def most(place: Place, limit: int | None) -> int:
+    """How many rows are asked for: programs want all of them, people the first ones."""
+    if limit is None:
+        return ITEMS_WRITTEN if place.json else LINES_SHOWN
+    return limit
 
 
 def one_page(found: Sequence[Row], limit: int, cursor_of: Callable[[Row], str]) -> tuple[Sequence[Row], str | None]:
@@ -128,14 +145,15 @@ def trades(
     triggered_by: Annotated[
         str | None, typer.Option("--triggered-by", metavar="WHO", help="Only of bot:NAME, manual, manual:WHO, ...")
     ] = None,
-    limit: LimitOption = 50,
+    limit: LimitOption = None,
     cursor: CursorOption = None,
 ) -> None:
     """Recorded fills, the newest first."""
     from execution import ledger
-    from runtime.cli.output import moment, money, number, price, show_json, show_table
+    from runtime.cli.output import moment, money, number, price, show_page, show_table
     from runtime.wire import trade_wire
 
+    at_most = most(place, limit)
     before = None if cursor is None else row_number(cursor, "--cursor")
     found = place.read(
         lambda connection: ledger.trades(
@@ -145,14 +163,14 @@ def trades(
             triggered_by=triggered_by,
             newest_first=True,
             before_sequence=before,
-            limit=limit + 1,
+            limit=at_most + 1,
         )
     )
-    shown, following = one_page(found, limit, lambda trade: str(trade.sequence))
+    shown, following = one_page(found, at_most, lambda trade: str(trade.sequence))
     if place.json:
         taken_back = place.read(ledger.corrected_by)
         items = ({**trade_wire(trade), "corrected_by": taken_back.get(trade.id)} for trade in shown)
-        show_json(page(items, following))
+        show_page(items, following)
         return
     show_table(
         ["sequence", "executed at", "account", "side", ">quantity", "symbol", ">price", ">fee", ">cash", "by"],
@@ -190,26 +208,27 @@ def orders(
     status: Annotated[
         str | None, typer.Option("--status", metavar="S", help="Only with this status, such as pending or filled.")
     ] = None,
-    limit: LimitOption = 50,
+    limit: LimitOption = None,
     cursor: CursorOption = None,
 ) -> None:
     """Orders with their status, the newest first."""
     from execution import orders as stored
     from execution.model import OrderStatus
-    from runtime.cli.output import moment, money, number, price, show_json, show_table
+    from runtime.cli.output import moment, money, number, price, show_page, show_table
     from runtime.wire import order_wire
 
     if status is not None and status not in list(OrderStatus):
         raise typer.BadParameter(f"one of {', '.join(OrderStatus)}", param_hint="--status")
+    at_most = most(place, limit)
     before = None if cursor is None else _order_cursor(cursor)
     found = place.read(
         lambda connection: stored.orders(
-            connection, account=account, symbol=symbol, status=status, limit=limit + 1, before=before
+            connection, account=account, symbol=symbol, status=status, limit=at_most + 1, before=before
         )
     )
-    shown, following = one_page(found, limit, _cursor_of)
+    shown, following = one_page(found, at_most, _cursor_of)
     if place.json:
-        show_json(page(map(order_wire, shown), following))
+        show_page(map(order_wire, shown), following)
         return
     show_table(
         ["created at", "status", "side", ">quantity", ">notional", "symbol", ">limit", "by", "order", "reason"],
@@ -251,7 +270,7 @@ def _order_cursor(cursor: str) -> tuple[datetime, str]:
 
 def letters(
     place: Place,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="At most so many.")] = 50,
+    limit: LimitOption = None,
 ) -> None:
     """Messages that could not be taken: from which topic, and why."""
     from config.times import time_text
@@ -259,7 +278,7 @@ def letters(
     from runtime.cli.output import moment, show_json, show_table
     from runtime.wire import reason_wire
 
-    found = place.read(lambda connection: stored.dead_letters(connection, limit))
+    found = place.read(lambda connection: stored.dead_letters(connection, most(place, limit)))
     if place.json:
         items = [
             {

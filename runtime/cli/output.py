@@ -49,6 +49,18 @@ def show_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=dict) + "\n")
 
 
+def show_page(items: Iterable[Any], following: str | None) -> None:
+    """A list in its JSON form on stdout, written item by item: it may have a hundred thousand."""
+    between = "\n    "
+    sys.stdout.write('{\n  "items": [')
+    for item in items:
+        text = json.dumps(item, indent=2, ensure_ascii=False, default=dict)
+        sys.stdout.write(between + text.replace("\n", "\n    "))
+        between = ",\n    "
+    end = "" if between == "\n    " else "\n  "
+    sys.stdout.write(f'{end}],\n  "next": {json.dumps(following)}\n}}\n')
+
+
 # ---- numbers and times ----------------------------------------------------------------------------------
 
 

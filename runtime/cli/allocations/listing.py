@@ -7,7 +7,7 @@ import typer
 
 from runtime.cli.allocations.scope import MethodOption, VersionOption, check_scope, check_version, fresh, method_of
 from runtime.cli.base import USAGE, CommandFailed, Place
-from runtime.cli.books import AccountFilter, LimitOption, SymbolFilter, one_page, page, row_number
+from runtime.cli.books import AccountFilter, LimitOption, SymbolFilter, most, one_page, row_number
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -22,7 +22,7 @@ def list_allocations(
     method: MethodOption = "fifo",
     version: VersionOption = None,
     trade: Annotated[str | None, typer.Option("--trade", metavar="ID", help="Only rows of this sell or buy.")] = None,
-    limit: LimitOption = 50,
+    limit: LimitOption = None,
     after: Annotated[
         str | None,
         typer.Option("--after", "--cursor", metavar="C", help='Go on from here: the "next" of the page before.'),
@@ -30,9 +30,9 @@ def list_allocations(
 ) -> None:
     """Which sell took which buy, with cost, proceeds and P&L, the oldest first."""
     from portfolio import allocations
-    from runtime.cli.output import show, show_json
+    from runtime.cli.output import show, show_page
 
-    chosen = method_of(method)
+    chosen, at_most = method_of(method), most(place, limit)
     after_id = 0 if after is None else row_number(after, "--after")
     fresh(place)
 
@@ -48,13 +48,13 @@ def list_allocations(
                 version=version,
                 trades=() if trade is None else [_trade_id(connection, trade, account)],
                 after_id=after_id,
-                limit=limit + 1,
+                limit=at_most + 1,
             )
         )
 
-    shown, following = one_page(place.read(query), limit, lambda row: str(row.id))
+    shown, following = one_page(place.read(query), at_most, lambda row: str(row.id))
     if place.json:
-        show_json(page((row.to_wire() for row in shown), following))
+        show_page((row.to_wire() for row in shown), following)
         return
     hint = "" if chosen == "fifo" else f": `allocations compute --method {chosen}`"
     _show(shown, empty=f"no allocations by {chosen}{hint}")

@@ -413,3 +413,30 @@ def test_without_books_the_commands_say_how_to_start(tmp_path: Path) -> None:
                   ["review", "list"], ["allocations", "validate"]):  # fmt: skip
         found = fillbook(*words, "--data-dir", tmp_path / "none")
         assert (found.code, "no books" in found.err) == (3, True)
+
+
+# ---- long lists -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [("trades",), ("allocations", "list")])
+def test_programs_get_whole_lists_and_people_the_first_fifty(tmp_path: Path, command: tuple[str, ...]) -> None:
+    times = [f"2026-01-01T{10 + number // 60}:{number % 60:02}:00Z" for number in range(122)]
+    rows = [f"{time},BTC-USD,{'SELL' if number % 2 else 'BUY'},1,{number}" for number, time in enumerate(times)]
+    file = tmp_path / "many.csv"
+    file.write_text("\n".join(["executed_at,symbol,side,quantity,price", *rows]), encoding="utf-8")
+    data = tmp_path / "data"
+    assert fillbook("import", file, "--data-dir", data).code == 0
+
+    whole = on(data, *command, "--json")
+    seen = on(data, *command).out.splitlines()
+
+    assert len(whole.json["items"]) == (122 if command == ("trades",) else 61)
+    assert whole.json["next"] is None
+    assert whole.out == json.dumps(whole.json, indent=2) + "\n"
+    assert len(seen) == 1 + 50 + 1
+    assert seen[-1].startswith("... ")
+
+
+def test_a_list_of_nothing_is_the_same_document(tmp_path: Path) -> None:
+    assert fillbook("account", "add", "ann", "--data-dir", tmp_path).code == 0
+    assert on(tmp_path, "trades", "--json").out == json.dumps({"items": [], "next": None}, indent=2) + "\n"
