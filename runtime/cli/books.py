@@ -61,8 +61,17 @@ def one_page(found: Sequence[Row], limit: int, cursor_of: Callable[[Row], str]) 
 def row_number(cursor: str, option: str) -> int:
     """A cursor that is a number. Raises BadParameter."""
     if not cursor.isascii() or not cursor.isdigit():
-        raise typer.BadParameter('the "next" of the page before', param_hint=option)
+        raise typer.BadParameter(f'the "next" of the page before, not {cursor!r}', param_hint=option)
     return int(cursor)
+
+
+def check_account(place: Place, account: str | None) -> None:
+    """Raises CommandFailed for an account that does not exist, naming those that do: a filter by it finds nothing."""
+    from execution import ledger
+
+    known = place.read(ledger.accounts)
+    if account is not None and account not in known:
+        raise CommandFailed(f"there is no account {account!r}; there are: {', '.join(known) or 'none'}", USAGE)
 
 
 # ---- portfolio ------------------------------------------------------------------------------------------
@@ -153,6 +162,7 @@ def trades(
     from runtime.cli.output import moment, money, number, price, show_page, show_table
     from runtime.wire import trade_wire
 
+    check_account(place, account)
     at_most = most(place, limit)
     before = None if cursor is None else row_number(cursor, "--cursor")
     found = place.read(
@@ -218,7 +228,8 @@ def orders(
     from runtime.wire import order_wire
 
     if status is not None and status not in list(OrderStatus):
-        raise typer.BadParameter(f"one of {', '.join(OrderStatus)}", param_hint="--status")
+        raise typer.BadParameter(f"one of {', '.join(OrderStatus)}, not {status!r}", param_hint="--status")
+    check_account(place, account)
     at_most = most(place, limit)
     before = None if cursor is None else _order_cursor(cursor)
     found = place.read(
@@ -265,7 +276,7 @@ def _order_cursor(cursor: str) -> tuple[datetime, str]:
     try:
         return parse_time(instant), id_
     except NotATime:
-        raise typer.BadParameter('the "next" of the page before', param_hint="--cursor") from None
+        raise typer.BadParameter(f'the "next" of the page before, not {cursor!r}', param_hint="--cursor") from None
 
 
 def letters(

@@ -127,7 +127,7 @@ def add_instrument(
     except NotASymbol as error:
         raise typer.BadParameter(str(error), param_hint="SYMBOL") from None
     if kind is not None and kind not in list(InstrumentKind):
-        raise typer.BadParameter(f"one of {', '.join(InstrumentKind)}", param_hint="--kind")
+        raise typer.BadParameter(f"one of {', '.join(InstrumentKind)}, not {kind!r}", param_hint="--kind")
     numbers = {
         "quantity_increment": positive("--quantity-increment", quantity_increment),
         "price_increment": positive("--price-increment", price_increment),

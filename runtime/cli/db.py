@@ -61,7 +61,7 @@ def downgrade(
     from runtime import schema
 
     if revision not in schema.REVISIONS:
-        raise typer.BadParameter(f"one of {', '.join(schema.REVISIONS)}", param_hint="REV")
+        raise typer.BadParameter(f"one of {', '.join(schema.REVISIONS)}, not {revision!r}", param_hint="REV")
     if not place.has_books:
         raise place.no_books()
     found, known = schema.current(place.database), schema.REVISIONS

@@ -9,8 +9,8 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from runtime.cli.base import USAGE, CommandFailed, Place, command, say
-from runtime.cli.books import AccountFilter, SymbolFilter
+from runtime.cli.base import Place, command, say
+from runtime.cli.books import AccountFilter, SymbolFilter, check_account
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -46,13 +46,10 @@ def trades(
     ] = False,
 ) -> None:
     """Trades of an account, in the format that `import` reads; without those that were taken back."""
-    from execution import ledger
     from runtime import exporting
 
     name = account or place.settings.account.name
-    known = place.read(ledger.accounts)
-    if name not in known:
-        raise CommandFailed(f"there is no account {name!r}; there are: {', '.join(known) or 'none'}", USAGE)
+    check_account(place, name)
     columns = exporting.ALL_TRADE_COLUMNS if everything else exporting.TRADE_COLUMNS
     _write(place, format_, output, columns, lambda c: exporting.trade_rows(c, name, symbol, everything=everything))
 
@@ -68,6 +65,7 @@ def allocations(
     from runtime import exporting
     from runtime.offline_books import bring_up_to_date
 
+    check_account(place, account)
     bring_up_to_date(place.settings, file=place.database)
     columns = exporting.ALLOCATION_COLUMNS
     _write(place, format_, output, columns, lambda c: exporting.allocation_rows(c, account, symbol))
@@ -82,6 +80,7 @@ def cash_flows(
     """Deposits, withdrawals, income and fees."""
     from runtime import exporting
 
+    check_account(place, account)
     _write(place, format_, output, exporting.FLOW_COLUMNS, lambda c: exporting.flow_rows(c, account))
 
 

@@ -53,10 +53,33 @@ def test_portfolio_prints_the_promised_shape(data: Path) -> None:
     assert shown.code == 0
 
 
-def test_an_unknown_account_is_named_with_the_known_ones(data: Path) -> None:
-    found = fillbook("portfolio", "--data-dir", data, "--account", "nobody")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["portfolio"],
+        ["trades"],
+        ["orders"],
+        ["export", "trades"],
+        ["export", "allocations"],
+        ["export", "cash-flows"],
+    ],
+    ids=" ".join,
+)
+def test_an_unknown_account_is_named_with_the_known_ones(data: Path, command: list[str]) -> None:
+    found = fillbook(*command, "--data-dir", data, "--account", "nobody")
+    assert (found.code, found.out) == (2, "")
+    assert "there is no account 'nobody'; there are: main" in found.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["trades", "--cursor", "x"], ["orders", "--cursor", "x"], ["orders", "--status", "x"], ["db", "downgrade", "x"]],
+    ids=" ".join,
+)
+def test_a_refused_option_names_what_was_given(data: Path, arguments: list[str]) -> None:
+    found = fillbook(*arguments, "--data-dir", data)
     assert found.code == 2
-    assert "there are: main" in found.err
+    assert "not 'x'" in found.err
 
 
 @pytest.mark.parametrize("command", ["trades", "orders"])
