@@ -8,7 +8,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,9 +156,8 @@ async def test_its_files_are_private(embedded_broker: RunningBroker) -> None:  #
 
 async def test_a_killed_child_is_started_again_under_a_new_incarnation(tmp_path: Path) -> None:
     restarts: list[int] = []
-    broker = EmbeddedBroker(
-        BrokerOptions(tmp_path / "broker", port=free_port()), Topics(), on_restart=restarts.append
-    )
+    options = BrokerOptions(tmp_path / "broker", port=free_port(), start_timeout=PATIENCE)
+    broker = EmbeddedBroker(options, Topics(), on_restart=restarts.append)
     await broker.start()
     try:
         incarnation, pid = broker.incarnation, broker.pid
@@ -217,10 +215,10 @@ from runtime.broker import BrokerOptions, EmbeddedBroker
 from runtime.topics import Topics
 
 async def main() -> None:
-    broker = EmbeddedBroker(BrokerOptions(Path(sys.argv[1]), port=int(sys.argv[2])), Topics())
+    broker = EmbeddedBroker(BrokerOptions(Path(sys.argv[1]), port=int(sys.argv[2]), start_timeout=60), Topics())
     await broker.start()
     print(broker.pid, flush=True)
-    await asyncio.sleep(60)
+    await asyncio.sleep(600)
 
 asyncio.run(main())
 """
@@ -236,13 +234,10 @@ async def test_it_dies_with_its_parent_and_the_next_daemon_takes_over(tmp_path: 
         assert parent.stdout is not None
         child = int(await asyncio.to_thread(parent.stdout.readline))
         parent.kill()
-    started = time.monotonic()
     await until(lambda: not _is_alive(child))
-    broker = EmbeddedBroker(BrokerOptions(folder, port=port), Topics())
+    broker = EmbeddedBroker(BrokerOptions(folder, port=port, start_timeout=PATIENCE), Topics())
     await broker.start()
-    took = time.monotonic() - started
     await broker.stop()
-    assert took < 30
 
 
 def _is_alive(pid: int) -> bool:
