@@ -90,8 +90,7 @@ class IsolatedBot:
         try:
             return process.ask(messages, seconds, what)
         except BaseException:
-            self._process = None
-            process.kill()
+            self._kill()
             raise
 
     def _checked(self, check: Callable[[Any], T], body: Any) -> T:
@@ -99,8 +98,13 @@ class IsolatedBot:
         try:
             return check(body)
         except SignalsError:
-            self.close()
+            self._kill()
             raise
+
+    def _kill(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
 
     def __del__(self) -> None:
         if getattr(self, "_process", None) is not None:

@@ -21,9 +21,9 @@ from signals.isolation.wire import HEADER, parsed
 
 _ROOT = Path(__file__).resolve().parents[2]
 _OWN_SETTINGS = "FILLBOOK_"
-_LAST_WORDS = 0.3
-"""Seconds that a hanging process has for saying where it hangs."""
-_FAREWELL = 0.5
+_LAST_WORDS = 5.0
+"""Seconds that a process which is ending has for it, and for saying where it hangs; on a busy machine they count."""
+_FAREWELL = 2.0
 """Seconds until a process that was told to end is killed."""
 
 log = structlog.get_logger(__name__)
@@ -147,7 +147,7 @@ class WorkerProcess:
 
     def _died(self, what: str) -> BotDied:
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_FAREWELL)
+            self._process.wait(_LAST_WORDS)
         code = self._process.poll()
         self.kill()
         if code is None:
@@ -178,7 +178,7 @@ class WorkerProcess:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._output.join(_FAREWELL)
+        self._output.finish(_LAST_WORDS)
 
 
 def _reported(report: Any) -> Exception:

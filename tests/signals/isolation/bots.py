@@ -67,7 +67,7 @@ def is_alive(pid: int) -> bool:
     """Whether a process is there; a zombie is not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second: it went between the opening and the reading
         return False
 
 

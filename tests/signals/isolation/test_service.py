@@ -1,5 +1,6 @@
 """Bots of one's own inside the service: a bad one goes to ERROR with an alert, the others never notice."""
 
+import gc
 import os
 import traceback
 from dataclasses import replace
@@ -46,9 +47,10 @@ def read(file: Path, **overrides: object) -> BotFile:
 @pytest.fixture
 def no_process_stays() -> Any:
     """None before, none after."""
-    before = set(workers_of(os.getpid()))
+    gc.collect()  # what tests of other files left to it
+    assert workers_of(os.getpid()) == []
     yield
-    assert set(workers_of(os.getpid())) == before
+    assert workers_of(os.getpid()) == []
 
 
 pytestmark = pytest.mark.usefixtures("no_process_stays")
