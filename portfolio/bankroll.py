@@ -26,7 +26,7 @@ class Bankroll:
 
     `balance` is cash; `total_trades` counts the sells that closed something, `winning_trades` those of them whose
     P&L is known and above 0; `roi` = (equity - paid in) / paid in to 6 digits, None when nothing is paid in (any
-    more); `updated_at` is when the last fact was recorded.
+    more); `updated_at` is when the last fact was recorded; `incomplete`: as of a `Portfolio`.
     """
 
     account: str
@@ -36,6 +36,7 @@ class Bankroll:
     total_pnl: Decimal
     roi: float | None
     updated_at: datetime
+    incomplete: bool
 
     def to_wire(self) -> dict[str, Json]:
         """The JSON form: decimals as plain strings, `roi` a ratio for display as in the view."""
@@ -47,6 +48,7 @@ class Bankroll:
             "total_pnl": plain(self.total_pnl),
             "roi": self.roi,
             "updated_at": time_text(self.updated_at),
+            "incomplete": self.incomplete,
         }
 
 
@@ -81,6 +83,7 @@ def _bankroll(
         total_pnl=sum((book.engine.realized_pnl for _, book in held), ZERO),
         roi=_roi(connection, cash.cash + value, cash.net_flows),
         updated_at=updated[name],
+        incomplete=any(book.incomplete for _, book in held),
     )
 
 

@@ -122,11 +122,11 @@ _FEE_VALUE = (
 )
 """A fee in the account's currency, for sums; what has no value counts as nothing."""
 
-_FLAGGED = (
-    "CASE WHEN t.fee = '0' OR t.fee_asset = a.currency THEN 0"
-    f" WHEN {_IS_BASE_FEE} THEN NOT {_is_positive(_LESS_FEE)} ELSE {_is_zero(_OTHER_FEE)} END"
-    " * CASE WHEN t.corrects IS NULL THEN 1 ELSE -1 END"
-)
+_UNVALUED = f"WHEN {_IS_BASE_FEE} THEN NOT {_is_positive(_LESS_FEE)} ELSE {_is_zero(_OTHER_FEE)} END"
+"""How a CASE over fees that are not in the account's currency ends: whether a fee could not be valued."""
+
+_SIGN = "CASE WHEN t.corrects IS NULL THEN 1 ELSE -1 END"
+_FLAGGED = f"CASE WHEN t.fee = '0' OR t.fee_asset = a.currency THEN 0 {_UNVALUED} * {_SIGN}"
 """1 for a fee that could not be valued, -1 for the entry that takes it back."""
 
 _NOT_TAKEN_BACK = (
@@ -239,20 +239,30 @@ WITH flows AS MATERIALIZED (
 ),
 held AS MATERIALIZED (
     SELECT s.account, s.symbol, s.cash, s.sequence, x.closing_sells, x.winning_sells, x.pnl,
-        {_add("s.moved", "coalesce(x.unmatched_quantity, '0')")} AS quantity
+        {_add("s.moved", "coalesce(x.unmatched_quantity, '0')")} AS quantity,
+        coalesce(x.unmatched_quantity, '0') <> '0' AS incomplete
     FROM v_scope_trades s LEFT JOIN v_scope_allocations x ON x.account = s.account AND x.symbol = s.symbol
+),
+unvalued AS MATERIALIZED (
+    SELECT a.name AS account, t.symbol, sum({_SIGN}) AS flagged
+    FROM accounts a CROSS JOIN trades t ON t.account = a.name
+    WHERE t.fee_asset <> a.currency AND t.fee <> '0' AND CASE {_UNVALUED}
+    GROUP BY a.name, t.symbol
 ),
 traded AS MATERIALIZED (
     SELECT h.account, {_sum("h.cash")} AS cash, max(h.sequence) AS sequence, sum(h.closing_sells) AS closing_sells,
         sum(h.winning_sells) AS winning_sells, {_total("h.pnl")} AS pnl,
-        {_total(f"CASE WHEN {_is_zero('h.quantity')} THEN NULL ELSE {_mul('h.quantity', 'm.price')} END")} AS value
-    FROM held h LEFT JOIN v_marks m ON m.symbol = h.symbol GROUP BY h.account
+        {_total(f"CASE WHEN {_is_zero('h.quantity')} THEN NULL ELSE {_mul('h.quantity', 'm.price')} END")} AS value,
+        max(h.incomplete OR coalesce(u.flagged, 0) > 0) AS incomplete
+    FROM held h LEFT JOIN v_marks m ON m.symbol = h.symbol
+    LEFT JOIN unvalued u ON u.account = h.account AND u.symbol = h.symbol GROUP BY h.account
 ),
 sums AS MATERIALIZED (
     SELECT a.name AS account, a.created_at, coalesce(t.closing_sells, 0) AS total_trades,
         coalesce(t.winning_sells, 0) AS winning_trades, coalesce(t.pnl, '0') AS total_pnl,
         {_add("coalesce(w.cash, '0')", "coalesce(t.cash, '0')")} AS balance, coalesce(t.value, '0') AS value,
-        coalesce(w.paid_in, '0') AS paid_in, max(coalesce(w.sequence, 0), coalesce(t.sequence, 0)) AS sequence
+        coalesce(w.paid_in, '0') AS paid_in, max(coalesce(w.sequence, 0), coalesce(t.sequence, 0)) AS sequence,
+        coalesce(t.incomplete, 0) AS incomplete
     FROM accounts a LEFT JOIN flows w ON w.account = a.name LEFT JOIN traded t ON t.account = a.name
     WHERE a.kind = 'paper'
 )
@@ -261,7 +271,8 @@ SELECT s.account, {_plain("s.balance")} AS balance, s.total_trades, s.winning_tr
     CASE WHEN {_is_positive("s.paid_in")}
         THEN {ratio(_sub(_add("s.balance", "s.value"), "s.paid_in"), "s.paid_in")} END AS roi,
     coalesce((SELECT t.recorded_at FROM trades t WHERE t.sequence = s.sequence),
-        (SELECT w.recorded_at FROM cash_flows w WHERE w.sequence = s.sequence), s.created_at) AS updated_at
+        (SELECT w.recorded_at FROM cash_flows w WHERE w.sequence = s.sequence), s.created_at) AS updated_at,
+    s.incomplete
 FROM sums s ORDER BY s.account"""
 
 _POSITIONS = f"""

@@ -20,7 +20,7 @@ from runtime.errors import RuntimeFault, Unreachable
 
 T = TypeVar("T")
 
-SCHEMA_REVISION = "0007"
+SCHEMA_REVISION = "0008"
 """The newest revision in runtime/migrations; a test compares the two."""
 
 

@@ -3,7 +3,7 @@
 import typer
 
 from runtime.cli.base import Place, command
-from runtime.cli.books import PANEL, page
+from runtime.cli.books import PANEL, UNKNOWN_PNL, page
 
 
 def register(app: typer.Typer) -> None:
@@ -14,14 +14,14 @@ def register(app: typer.Typer) -> None:
 def bankroll(place: Place) -> None:
     """Balance, trades won and return of each paper account: the view paper_bankroll, from the books."""
     from portfolio.bankroll import read_bankrolls
-    from runtime.cli.output import moment, money, show_json, show_table, signed
+    from runtime.cli.output import moment, money, show, show_json, show_table, signed
 
     found = place.read(read_bankrolls)
     if place.json:
         show_json(page(item.to_wire() for item in found))
         return
     show_table(
-        ["account", ">balance", ">trades", ">winning", ">total P&L", ">ROI", "updated at"],
+        ["account", ">balance", ">trades", ">winning", ">total P&L", ">ROI", "updated at", ""],
         [
             [
                 item.account,
@@ -31,8 +31,11 @@ def bankroll(place: Place) -> None:
                 signed(item.total_pnl),
                 "unknown" if item.roi is None else f"{item.roi:+.4%}",
                 moment(item.updated_at),
+                "incomplete" if item.incomplete else "",
             ]
             for item in found
         ],
         empty="no paper accounts",
     )
+    if any(item.incomplete for item in found):
+        show(UNKNOWN_PNL)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Row = TypeVar("Row")
 
 PANEL = "Look"
+UNKNOWN_PNL = "Some P&L is unknown: a sell without its purchase, or a fee in a third asset without a price."
 AccountFilter = Annotated[str | None, typer.Option("--account", metavar="A", help="Only this account.")]
 SymbolFilter = Annotated[str | None, typer.Option("--symbol", metavar="SYM", help="Only this symbol.")]
 LINES_SHOWN, ITEMS_WRITTEN = 50, 100_000
@@ -141,7 +142,7 @@ def _show_portfolio(shown: "Portfolio") -> None:
     if dust:
         show(f"Dust, less than the symbol's threshold is left: {', '.join(dust)}. It counts like everything else.")
     if shown.incomplete:
-        show("Some P&L is unknown: a sell without its purchase, or a fee in a third asset without a price.")
+        show(UNKNOWN_PNL)
 
 
 # ---- lists ----------------------------------------------------------------------------------------------

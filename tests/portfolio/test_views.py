@@ -113,6 +113,7 @@ def test_return_on_investment_is_0_at_cost(house: House) -> None:
         "total_pnl": "0",
         "roi": 0.0,
         "updated_at": stored_time(at(2)),
+        "incomplete": 0,
     }
 
 
@@ -151,11 +152,28 @@ def test_a_sell_without_a_lot_counts_but_did_not_win(house: House) -> None:
     house.store()
     found = house.row("paper_bankroll", account="main")
     assert (found["total_trades"], found["winning_trades"], found["total_pnl"]) == (1, 0, "99.9")
+    assert found["incomplete"] == 1
     lost = house.row("v_unmatched_sells")
     assert (lost["sell_trade"], lost["quantity"], lost["net_proceeds"]) == ("t3", "2", "399.8")
     assert house.row("positions")["incomplete"] == 1
     assert house.row("v_pnl_by_symbol")["incomplete"] == 1
     assert house.row("v_allocation_health")["ok"] == 1
+
+
+@pytest.mark.parametrize(("fee", "asset"), [("0.01", "BNB"), ("1.5", "BTC")], ids=["without-a-mark", "eats-the-fill"])
+def test_the_bankroll_says_that_a_fee_without_a_value_is_missing_until_it_is_taken_back(
+    house: House, fee: str, asset: str
+) -> None:
+    house.line.deposit("1000")
+    wrong = house.line.buy("1", "100", fee=fee, fee_asset=asset)
+    house.store()
+    assert house.row("paper_bankroll", account="main")["incomplete"] == 1
+    assert house.row("paper_bankroll", account="margin")["incomplete"] == 0
+    assert [said.incomplete for said in house.bankrolls()] == [True, False]
+    house.line.take_back(wrong)
+    house.store()
+    assert house.row("paper_bankroll", account="main")["incomplete"] == 0
+    assert [said.incomplete for said in house.bankrolls()] == [False, False]
 
 
 def test_what_opens_or_covers_a_short_position_is_no_closing_sell(house: House) -> None:

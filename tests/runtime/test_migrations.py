@@ -138,7 +138,7 @@ def test_below_the_views_a_table_holds_what_was_calculated_and_above_it_is_a_vie
     assert calculated[0][:2] == ("main", "9950")
     books.down("0003")
     assert books.kind("paper_bankroll") == "table"
-    assert books.sql("SELECT * FROM paper_bankroll") == calculated
+    assert books.sql("SELECT * FROM paper_bankroll") == [row[:7] for row in calculated]  # it had no `incomplete` then
     assert all(books.kind(name) is None for name in VIEWS if name != "paper_bankroll")
     books.up()
     assert {books.kind(name) for name in VIEWS} == {"view"}

@@ -300,6 +300,8 @@ def test_what_is_realized_beside_a_fee_without_a_price_is_unknown_everywhere(unk
     shown = on(unknown, "portfolio")
     assert "a fee in a third asset without a price" in shown.out
     assert on(unknown, "portfolio", "--json").json["incomplete"]
+    assert [item["incomplete"] for item in on(unknown, "bankroll", "--json").json["items"]] == [True]
+    assert "a fee in a third asset without a price" in on(unknown, "bankroll").out
     methods = on(unknown, "allocations", "compare", "--methods", "fifo,lifo,average", "--json").json["items"]
     assert {item["method"]: (item["realized_pnl"], item["incomplete"]) for item in methods} == {
         "fifo": ("499.5", True), "lifo": ("997", True), "average": ("0", True),
