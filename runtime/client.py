@@ -213,31 +213,14 @@ class _Answers:
             self._task.cancel()
 
 
-async def retained(
-    address: Address, filters: Sequence[str], *, timeout: float = 5.0, quiet: float = 0.3
-) -> dict[str, Any]:
-    """The retained JSON messages under some filters by topic; ends when `quiet` seconds bring no further one.
+async def retained(address: Address, filters: Sequence[str], *, timeout: float = 5.0) -> dict[str, Any]:
+    """The last JSON message on each topic under some filters, of those that the broker retains.
 
-    Raises BusUnavailable without a broker.
+    Raises BusUnavailable without a broker, or when it does not answer in time.
     """
     found: dict[str, Any] = {}
     async with connected(address, filters, timeout=timeout) as bus:
-        messages = bus.messages()
-        with suppress(TimeoutError):
-            while True:
-                incoming = await asyncio.wait_for(anext(messages), quiet)
-                if not incoming.retain:  # the live ones have begun: a broker sends what it retained first
-                    break
-                _keep(incoming, found)
-    return found
-
-
-async def overheard(
-    address: Address, filters: Sequence[str], *, seconds: float, timeout: float = 5.0
-) -> dict[str, Any]:
-    """The last JSON message on each topic, retained or heard within `seconds`. Raises BusUnavailable."""
-    found: dict[str, Any] = {}
-    await overheard_by(address, filters, lambda incoming: _keep(incoming, found), seconds=seconds, timeout=timeout)
+        await _take_retained(bus, lambda incoming: _keep(incoming, found))
     return found
 
 
@@ -249,8 +232,12 @@ async def overheard_by(
     seconds: float,
     timeout: float = 5.0,
 ) -> None:
-    """Hand every message, retained or heard within `seconds`, to `hear`. Raises BusUnavailable."""
+    """Hand every message that is retained, and what is heard within `seconds` after those, to `hear`.
+
+    Raises BusUnavailable.
+    """
     async with connected(address, filters, timeout=timeout) as bus:
+        await _take_retained(bus, hear)
         messages = bus.messages()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -260,8 +247,21 @@ async def overheard_by(
                     hear(incoming)
 
 
+async def _take_retained(bus: MqttBus, hear: Callable[[Incoming], None]) -> None:
+    """A broker sends what it retains before it answers the next question, or (Mosquitto) as much of it as may be
+    unacknowledged at once: it is asked until there is no more."""
+    messages = bus.messages()
+    more = True
+    while more:
+        await bus.round_trip()
+        taken = [await anext(messages) for _ in range(bus.waiting)]
+        for incoming in taken:
+            incoming.ack()
+            hear(incoming)
+        more = any(incoming.retain for incoming in taken)
+
+
 def _keep(incoming: Incoming, found: dict[str, Any]) -> None:
-    incoming.ack()
     with suppress(ValueError):
         if incoming.payload:
             found[incoming.topic] = json.loads(incoming.payload)

@@ -134,7 +134,7 @@ class MqttBus:
             self.last_error = reason
             log.warning("broker connection lost: %s", reason)
             # Jitter, so that many clients of one broker do not return at the same moment.
-            await self._pause(delay * random.uniform(0.5, 1.0))  # noqa: S311
+            await self._pause(delay * random.uniform(0.5, 1.0))  # noqa: S311 - nobody gains by guessing it
             delay = min(delay * 2, self._options.backoff_maximum)
 
     def hurry(self) -> None:
@@ -294,6 +294,20 @@ class MqttBus:
                 acknowledge=acknowledge if message.qos else None,
             )
         )
+
+    async def round_trip(self) -> None:
+        """Return when the broker has answered again: what it had sent before that has been received.
+
+        Only for clean sessions, since it asks for a subscription, whose refusal is an answer too.
+        Raises BusUnavailable.
+        """
+        connection = self._connection
+        if connection is None or not connection.is_open:
+            raise BusUnavailable("the connection to the broker broke")
+        try:
+            await connection.subscribe_to([f"{self._options.client_id}/round-trip"])
+        except FAILURES as error:
+            raise BusUnavailable(f"the broker does not answer: {error}") from error
 
     # ---- the session's name --------------------------------------------------------------------------
 

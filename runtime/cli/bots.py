@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from signals.bot_file import BotFile
 
 PANEL = "Look"
-_RETAINED_SECONDS = 0.3
 
 
 def register(app: typer.Typer) -> None:
@@ -143,7 +142,7 @@ def _live(place: Place) -> dict[str, dict[str, Any]]:
     import asyncio
 
     from runtime.bus import BusUnavailable
-    from runtime.client import address_of, overheard
+    from runtime.client import address_of, retained
     from runtime.topics import RouteName
 
     address = address_of(place.settings, place.daemon)
@@ -151,7 +150,7 @@ def _live(place: Place) -> dict[str, dict[str, Any]]:
         return {}
     filters = [address.topics.filter(RouteName.BOT_STATE)]
     try:
-        found = asyncio.run(overheard(address, filters, seconds=_RETAINED_SECONDS))
+        found = asyncio.run(retained(address, filters))
     except BusUnavailable:
         return {}
     return {body["bot"]: body for body in found.values() if isinstance(body, dict) and "bot" in body}

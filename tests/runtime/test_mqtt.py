@@ -175,8 +175,9 @@ async def test_publishing_without_a_broker_fails_in_time_and_works_again_after(
 async def test_the_last_will_says_offline_and_the_reconnect_online(any_broker: RunningBroker) -> None:  # noqa: F811
     async with any_broker.bus("watcher", [PRESENCE.topic]) as watcher:
         # Nothing brings the will of one connection and the word of the next into an order, so the next one waits.
-        calm = {"backoff_initial": 600.0, "backoff_maximum": 600.0}
-        async with any_broker.bus("daemon", presence=[PRESENCE], **calm) as daemon:
+        async with any_broker.bus(
+            "daemon", presence=[PRESENCE], backoff_initial=600.0, backoff_maximum=600.0
+        ) as daemon:
             assert [incoming.payload for incoming in await take(watcher, 1)] == [b"online"]
             connection = daemon._connection
             assert connection is not None
