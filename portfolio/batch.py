@@ -5,18 +5,18 @@ trades take seconds, and memory grows with the open lots only.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
+from config.times import stored_time
 from execution import raw
 from execution.model import Account
 from portfolio.books import NO_EFFECT, OrderKey, SymbolBook
 from portfolio.fifo import FeeIn, Fill, FillResult, Row, make_fill, result_of, units_of_text
 from portfolio.lots import Method, Selections, engine_for
-from portfolio.milestones import EVERY, Milestone, Milestones
 
 CHUNK = 5_000
 """Allocations handed over at a time."""
@@ -24,6 +24,9 @@ CHUNK = 5_000
 _READ = 500
 """Trades read at a time: so few are still in the processor's cache when they are used, and the garbage collector is
 not called for tuples that all go soon."""
+
+BEGIN = datetime.min.replace(tzinfo=UTC)
+"""Before all trades."""
 
 Sink = Callable[[list[Row]], None]
 Progress = Callable[[int], None]
@@ -35,6 +38,10 @@ COLUMNS = (
 )
 
 
+EXECUTED_AT = 8
+"""Where among them the time stands."""
+
+
 class Computed(NamedTuple):
     """A symbol's book, the results of wanted trades, and how many buys and sells there were."""
 
@@ -42,6 +49,15 @@ class Computed(NamedTuple):
     results: dict[str, FillResult]
     buys: int
     sells: int
+
+
+class Reached(NamedTuple):
+    """A book of all trades executed before `since`, with its numbers of buys and of trades."""
+
+    since: datetime
+    book: SymbolBook
+    buys: int
+    done: int
 
 
 def compute(
@@ -56,29 +72,26 @@ def compute(
     since: datetime | None = None,
     wanted: frozenset[str] = frozenset(),
     progress: Progress | None = None,
-    milestones: Milestones | None = None,
+    reached: Reached | None = None,
 ) -> Computed:
     """Match all trades of a symbol up to ledger sequence `up_to`.
 
     `sink` is handed the allocations whose closing trade was executed at `since` or later (None: all). Trades
-    that were taken back, and the entries that did it, have no effect. `milestones` of FIFO, all of them right: what
-    was matched up to the last of them is not matched again, and more are added on the way. Raises FifoError.
+    that were taken back, and the entries that did it, have no effect. What `reached` has is not matched again: its
+    book goes on. Raises FifoError.
     """
-    book, buys, done, after = _begin(account, symbol, method, selections, milestones)
-    due = done + EVERY
-    taken_back = _taken_back(connection, account.name, symbol, up_to)
+    if reached is None:
+        reached = Reached(BEGIN, SymbolBook(account, symbol, engine_for(method, account.mode, selections)), 0, 0)
+    begin, book, buys, done = reached
+    no_effect = taken_back(connection, account.name, symbol, up_to)
     results = dict.fromkeys(wanted, NO_EFFECT)
     handover = None if sink is None else _Handover(sink, since)
     row: Sequence[Any] | None = None
-    for row in in_order(connection, account.name, symbol, up_to, after):
-        _, trade_id, _, _, _, fee, fee_asset, _, executed_at, tag, corrects, _, _ = row
-        if milestones is not None and done >= due and executed_at != after:
-            milestones.add(Milestone(after, book.dump(), book.engine.lot_count, done, buys))
-            due = done + EVERY
-        after = executed_at
+    for row in in_order(connection, account.name, symbol, up_to, begin):
+        _, trade_id, _, _, _, fee, fee_asset, _, _, tag, corrects, _, _ = row
         done += 1
-        if corrects is None and trade_id not in taken_back:
-            fill = _fill(book, row)
+        if corrects is None and trade_id not in no_effect:
+            fill = fill_of_row(book, row)
             buys += fill.sign > 0
             matched = book.take(fill, tag)
             rows, _, _, _, flagged = matched
@@ -93,22 +106,11 @@ def compute(
     if handover is not None:
         handover.finish()
     if row is not None:
-        book.ended_with(_order_key(row))
-    book.milestones = milestones
+        book.ended_with(order_key(row))
     return Computed(book, results, buys, done - buys)
 
 
-def _begin(
-    account: Account, symbol: str, method: Method, selections: Selections | None, milestones: Milestones | None
-) -> tuple[SymbolBook, int, int, str]:
-    """The book to begin with, the numbers of buys and of trades in it, and the time of the last one, as stored."""
-    reached = None if milestones is None else milestones.last
-    if reached is None:
-        return SymbolBook(account, symbol, engine_for(method, account.mode, selections)), 0, 0, ""
-    return SymbolBook.load(account, symbol, reached.book), reached.buys, reached.done, reached.executed_at
-
-
-def _fill(book: SymbolBook, row: Sequence[Any]) -> Fill:
+def fill_of_row(book: SymbolBook, row: Sequence[Any]) -> Fill:
     """A stored trade as the engine takes it. Raises FifoError."""
     _, trade_id, side, quantity, price, fee, fee_asset, cash, executed_at, _, _, _, _ = row
     fee_in = FeeIn.QUOTE if fee == "0" else book.fee_in(fee_asset)
@@ -150,22 +152,22 @@ class _Handover:
             self._sink(waiting)
 
 
-def _taken_back(connection: Connection, account: str, symbol: str, up_to: int) -> frozenset[str]:
+def taken_back(connection: Connection, account: str, symbol: str, up_to: int) -> frozenset[str]:
     """The trades that a compensating entry took back."""
     sql = "SELECT corrects FROM trades WHERE corrects IS NOT NULL AND account = ? AND symbol = ? AND sequence <= ?"
     return frozenset(row[0] for row in raw.execute(connection, sql, (account, symbol, up_to)).fetchall())
 
 
 def in_order(
-    connection: Connection, account: str, symbol: str, up_to: int, after: str = ""
+    connection: Connection, account: str, symbol: str, up_to: int, since: datetime = BEGIN
 ) -> Iterator[Sequence[Any]]:
-    """A symbol's trades in the total order of trades, as the driver's values of `COLUMNS`; only those executed
-    later than `after`, a time as stored.
+    """A symbol's trades in the total order of trades, as the driver's values of `COLUMNS`; only those executed at
+    `since` or later.
 
     The database gives the order of time, which is that of its index; those of one instant are put in order here.
     """
-    sql = f"SELECT {COLUMNS} FROM trades WHERE account = ? AND symbol = ? AND executed_at > ? ORDER BY executed_at"
-    cursor = raw.execute(connection, sql, (account, symbol, after))
+    sql = f"SELECT {COLUMNS} FROM trades WHERE account = ? AND symbol = ? AND executed_at >= ? ORDER BY executed_at"
+    cursor = raw.execute(connection, sql, (account, symbol, stored_time(since)))
     last: Sequence[Any] | None = None  # held back: another one of its instant may follow
     ties: list[Sequence[Any]] = []  # those of its instant before it
     while rows := cursor.fetchmany(_READ):
@@ -187,10 +189,10 @@ def in_order(
 
 def _settled(instant: list[Sequence[Any]]) -> list[Sequence[Any]]:
     """Rows of one instant in their order."""
-    return sorted(instant, key=_order_key)
+    return sorted(instant, key=order_key)
 
 
-def _order_key(row: Sequence[Any]) -> OrderKey:
+def order_key(row: Sequence[Any]) -> OrderKey:
     """`Trade.order_key` of a row."""
     _, trade_id, side, _, _, _, _, _, executed_at, _, _, venue_sequence, order_id = row
     return (

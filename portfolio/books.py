@@ -6,6 +6,7 @@ trades, and gives exactly what a batch would.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,7 +17,6 @@ from config.instruments import default_instrument
 from execution.model import Account, CashFlow, CashFlowKind, Fact, Trade
 from portfolio.errors import FifoError, SequenceHole, UnknownAccount
 from portfolio.fifo import FeeIn, Fill, FillResult, LotEngine, Matched, fill_of, money_of, result_of
-from portfolio.milestones import Milestones
 
 Scope: TypeAlias = tuple[str, str]
 """(account, symbol)"""
@@ -72,8 +72,7 @@ class SymbolBook:
         "engine",
         "fee_units",
         "flagged_fees",
-        "milestones",
-        "stale",
+        "stale_at",
         "winning_sells",
     )
 
@@ -88,9 +87,8 @@ class SymbolBook:
         self.fee_units = 0
         self.flagged_fees: dict[str, Decimal] = {}
         self.attribution: dict[str, Attribution] = {}
-        self.stale = False
-        self.milestones: Milestones | None = None
-        """States on the way here, when it was computed from all trades; for the next such computation."""
+        self.stale_at: int | None = None
+        """The ledger sequence of the trade that made it stale; the book has those before it. None: it is not."""
         # The key is built only for trades of one instant: the time alone decides nearly always.
         self._last_time = _NEVER
         self._last_trade: Trade | None = None
@@ -112,12 +110,10 @@ class SymbolBook:
     def apply(self, trade: Trade) -> FillResult | None:
         """Match a trade; None when the book is stale from here on: the trade sorts before the last one, or it
         takes back an earlier one."""
-        if (
-            self.stale
-            or trade.corrects is not None
-            or (trade.executed_at <= self._last_time and self._is_late(trade))
-        ):
-            self.stale = True
+        if self.stale_at is not None:
+            return None
+        if trade.corrects is not None or (trade.executed_at <= self._last_time and self._is_late(trade)):
+            self.stale_at = trade.sequence
             return None
         result = result_of(self.take(fill_of(trade, self.fee_in(trade.fee_asset)), trade.triggered_by))
         self._last_time = trade.executed_at
@@ -154,6 +150,29 @@ class SymbolBook:
         self._last_time = key[0]
         self._last_trade = None
         self._last_key = key
+
+    def before(self, latest: "SymbolBook", engine: LotEngine) -> "SymbolBook | None":
+        """The book as it was before its latest trades, which have `latest` for their own; `engine` is as it was then.
+        It does not know its last trade.
+
+        None where the sums do not tell: what is flagged adds up to 0, which is not the same as nothing.
+        """
+        earlier = copy(self)
+        earlier.engine = engine
+        earlier.fee_units -= latest.fee_units
+        earlier.closing_sells -= latest.closing_sells
+        earlier.winning_sells -= latest.winning_sells
+        earlier.flagged_fees = {
+            asset: fee - latest.flagged_fees.get(asset, ZERO) for asset, fee in self.flagged_fees.items()
+        }
+        earlier.attribution = {}
+        for tag, group in self.attribution.items():
+            gone = latest.attribution.get(tag, Attribution())
+            if group.fills != gone.fills:
+                realized = group.realized_units - gone.realized_units
+                earlier.attribution[tag] = Attribution(group.fills - gone.fills, realized)
+        earlier.stale_at = None
+        return earlier if all(earlier.flagged_fees.values()) else None
 
     def _is_late(self, trade: Trade) -> bool:
         last = self.last_key

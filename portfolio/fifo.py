@@ -17,7 +17,7 @@ proceeds and shares of fees are what is known, that fee left out.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
@@ -522,6 +522,26 @@ class LotEngine:
         self._offset, self._fee_taken, self._cost = offset, lot_taken, cost_now
         self._quantity += sign * (end - start - rest)
         return tuple(rows), rest, known, is_whole
+
+    @classmethod
+    def resumed(
+        cls, mode: AccountMode, sign: int, fills: Sequence[Fill], held: int, unmatched: int = 0, realized: int = 0
+    ) -> Self:
+        """The engine after trades that are not looked at again.
+
+        `fills` are its lots, oldest first, of which the first may have lost a part; `held` is how much is open of
+        them (above 0, short or not), `sign` that of the last lots there were. Raises FifoError when these fills
+        cannot be what is held.
+        """
+        engine = cls(mode)
+        engine._sign, engine._unmatched, engine._realized = sign, unmatched, realized
+        gone = sum(fill.quantity for fill in fills) - held
+        if gone and not (fills and 0 < gone < fills[0].quantity):
+            raise FifoError("fills of which so much can be open")
+        for fill in fills:
+            engine._open(fill, fill.quantity - gone, fill.fee * fill.grain)
+            gone = 0
+        return engine
 
     def dump(self) -> dict[str, Any]:
         """The exact state as a JSON-able dict."""

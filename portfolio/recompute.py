@@ -15,7 +15,7 @@ from portfolio.batch import Computed
 from portfolio.books import Books, CashBook, FillOutcome, Scope, rebuilt
 from portfolio.errors import CheckpointDamaged
 from portfolio.fifo import Allocation, Row
-from portfolio.milestones import Milestones
+from portfolio.rewinding import rewound
 
 PAGE = 1000
 """Facts read from the ledger at a time: what bounds the memory of a long run."""
@@ -91,23 +91,23 @@ def rebuild(
     """Recompute symbols from all their trades up to the books' sequence, with the results of some trades and
     the allocations that were closed from the symbol's instant on.
 
-    Changes nothing: the caller puts the books in place. What was matched before a symbol's instant is taken from the
-    states that the computation before left behind, if there are any.
+    Changes nothing: the caller puts the books in place. What was matched before a symbol's instant is not matched
+    again, where the book as it is says how it was then.
     """
     ids = frozenset(outcome.trade.id for outcome in wanted)
     done = {}
     for (account, symbol), since in sorted(scopes.items()):
         found: list[Allocation] = []
-        known = books.symbols[account, symbol].milestones or Milestones()
+        owner = books.accounts[account]
         computed = batch.compute(
             connection,
-            books.accounts[account],
+            owner,
             symbol,
             books.sequence,
             wanted=ids,
             since=since,
             sink=partial(_collect, found) if collect else None,
-            milestones=known.before(since),
+            reached=rewound(connection, owner, symbol, books.symbols[account, symbol], since),
         )
         done[account, symbol] = computed, found
     return done
