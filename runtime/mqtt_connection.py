@@ -103,7 +103,7 @@ class Connection(aiomqtt.Client):
         self._client.manual_ack_set(True)
         self._client.connect_timeout = options.connect_timeout
         self._create_plain: Callable[[], Any] = self._client._create_socket
-        self._client._create_socket = self._open_socket  # type: ignore[method-assign]
+        self._client._create_socket = self._open_socket  # type: ignore[method-assign]  # the library's one seam for it
         self._pump = Pump(
             self._loop,
             read=self._client.loop_read,

@@ -4,6 +4,8 @@ import ast
 import importlib.util
 import re
 import subprocess
+import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,48 @@ def test_every_link_in_the_documents_leads_somewhere() -> None:
         if "://" not in target and not (path.parent / target).exists()
     ]
     assert broken == []
+
+
+_SUPPRESSION = re.compile(r"#\s*(?:type:\s*ignore|noqa|pragma:\s*no\s*(?:cover|branch))", re.IGNORECASE)
+_WITH_REASON = re.compile(
+    r"# type: ignore\[[a-z, -]+\]  # (?!noqa)\S|# noqa: [A-Z0-9, ]+ - \S|# pragma: no (?:cover|branch) - \S"
+)
+
+
+def _comments(path: Path) -> Iterator[tuple[int, str]]:
+    with tokenize.open(path) as file:
+        for token in tokenize.generate_tokens(file.readline):
+            if token.type == tokenize.COMMENT:
+                yield token.start[0], token.string
+
+
+def test_whatever_a_check_is_told_to_overlook_has_a_reason_beside_it() -> None:
+    bare = [
+        f"{path.relative_to(ROOT)}:{line}: {comment}"
+        for path in _tracked("*.py")
+        for line, comment in _comments(path)
+        if len(_SUPPRESSION.findall(comment)) != len(_WITH_REASON.findall(comment))
+    ]
+    assert bare == []
+
+
+@pytest.mark.parametrize(
+    ("comment", "is_explained"),
+    [
+        ("# type: ignore", False),
+        ("# type: ignore[arg-type]", False),
+        ("# type: ignore[arg-type]  # theirs", True),
+        ("# type: ignore[a, b-c]  # never None", True),
+        ("# type: ignore[arg-type]  # noqa: S603 - no shell", False),
+        ("# type: ignore[arg-type]  # never None  # noqa: S603 - no shell", True),
+        ("# noqa", False),
+        ("# noqa: S603", False),
+        ("# noqa: S603, BLE001 - no shell", True),
+        ("# pragma: no cover", False),
+    ],
+)
+def test_a_reason_is_told_from_none(comment: str, is_explained: bool) -> None:
+    assert (len(_SUPPRESSION.findall(comment)) == len(_WITH_REASON.findall(comment))) is is_explained
 
 
 def test_every_locked_package_carries_hashes() -> None:

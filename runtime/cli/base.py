@@ -195,7 +195,7 @@ def command(app: typer.Typer, name: str, *, json: bool = False, panel: str | Non
             guarded(lambda: function(_place(given), **values))
 
         own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-        run.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]
+        run.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]  # read by `inspect`
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *common]}
         run.__doc__ = function.__doc__
         app.command(name, rich_help_panel=panel)(run)

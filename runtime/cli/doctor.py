@@ -227,8 +227,8 @@ def _server(_place: Place, settings: "Settings") -> Finding:
         return Finding("broker", OK, f"external, {settings.broker.host}:{settings.broker.port}")
     try:
         server = find_server(settings.broker.command)
-        # The path is the one the daemon starts; no shell is involved.
-        said = subprocess.run([*server, "--version"], capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+        asked = [*server, "--version"]  # of what the daemon starts
+        said = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603 - no shell
     except (BrokerError, OSError, subprocess.SubprocessError) as error:
         return Finding("broker", BAD, str(error), f"{_REINSTALL}, or name a nats-server with broker.command")
     return Finding("broker", OK, f"{server[0]}, {said.stdout.strip()}")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Connection
@@ -55,7 +56,7 @@ def imports(effort: Effort) -> list[Row]:
         memory = PeakMemory()
         took = ledgers.imported(folder / DATABASE_FILE, fills)
         peak = memory.growth
-        bare = spent(lambda f=fills, d=folder: least.bare_import(f, d / "bare.db"))  # type: ignore[misc]
+        bare = spent(partial(least.bare_import, fills, folder / "bare.db"))
         is_ = "csv + bare sqlite3, the columns of the file"
         rows += [
             Row(f"import of {count:,} fills", count / took.wall, "rows/s", count / bare.wall, is_),
@@ -85,10 +86,10 @@ def recompute(effort: Effort) -> list[Row]:
         folder = copied(source, effort.folder / str(count))
         say(f"recomputation of {count:,} trades")
         memory = PeakMemory()
-        first = spent(lambda d=folder: ledgers.computed(d))  # type: ignore[misc]
+        first = spent(partial(ledgers.computed, folder))
         peak = memory.growth
-        again = spent(lambda d=folder: ledgers.computed(d))  # type: ignore[misc]
-        bare = spent(lambda d=folder: least.same_allocations(d / DATABASE_FILE, d / "bare.db"))  # type: ignore[misc]
+        again = spent(partial(ledgers.computed, folder))
+        bare = spent(partial(least.same_allocations, folder / DATABASE_FILE, folder / "bare.db"))
         is_ = "bare sqlite3 reads the trades, writes the same rows"
         rows += _both(f"full recomputation of {count:,} trades, stored", first, bare, is_, aim)
         rows += _both("  again, nothing differs", again, bare, is_)
@@ -164,7 +165,7 @@ async def _late(folder: Path, count: int, repetitions: int) -> list[Spent]:
     times = []
     for number in range(repetitions):
         say(f"late trade {number + 1}")
-        fact = await writer.submit(lambda c, n=number: _append_late(c, count, n))  # type: ignore[misc]
+        fact = await writer.submit(partial(_append_late, count=count, number=number))
         times.append(await _time_late(service, fact))
     writer.stop()
     reader.stop()
@@ -213,7 +214,7 @@ def reads(effort: Effort) -> list[Row]:
     rows = []
     for words, aim in commands:
         say(f"fillbook {words}")
-        took = best_seconds(effort.repetitions, lambda w=words: _command(folder, *w.split(), "--json"))  # type: ignore[misc]
+        took = best_seconds(effort.repetitions, partial(_command, folder, *words.split(), "--json"))
         is_ = "fillbook --version"
         rows.append(Row(f"fillbook {words}, {count:,} trades", took, "s", bare, is_, aim, lower_is_better=True))
     return [*rows, *_starts(effort, folder, count)]

@@ -131,7 +131,10 @@ async def _echo(folder: Path, port: int, *, store: bool = False) -> None:
     def answer(payload: bytes) -> None:
         client.publish(prefix + json.loads(payload)["request_id"], b'{"status":"filled","final":true}')
 
-    take: Callable[[str, bytes], None] = lambda _topic, payload: answer(payload)  # noqa: E731
+    def answer_at_once(_topic: str, payload: bytes) -> None:
+        answer(payload)
+
+    take: Callable[[str, bytes], None] = answer_at_once
     if store:
         thread = _Store(folder / "requests.db", answer)
         thread.start()

@@ -2,9 +2,12 @@
 
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
 from config.instruments import default_instrument
 from execution import ledger, tables
@@ -61,10 +64,10 @@ def test_the_same_venue_trade_twice_is_one_row(books: Books) -> None:
         {"minute": 1},
     ],
 )
-def test_the_same_venue_trade_with_other_content_is_a_conflict(books: Books, changed: dict[str, str]) -> None:
+def test_the_same_venue_trade_with_other_content_is_a_conflict(books: Books, changed: dict[str, Any]) -> None:
     books.record(fill(1))
     with pytest.raises(ConflictingFact, match="arrived again with other content"):
-        books.record(fill(1, **changed))  # type: ignore[arg-type]
+        books.record(fill(1, **changed))
     assert len(books.trades()) == 1
 
 
@@ -83,8 +86,8 @@ def test_the_same_cash_flow_twice_is_one_row_and_other_content_is_a_conflict(boo
 
 
 def test_a_failed_transaction_leaves_no_hole_in_the_sequence(books: Books) -> None:
-    def fail(connection: object) -> None:
-        books.tail.append_flow(connection, flow("lost"), START)  # type: ignore[arg-type]
+    def fail(connection: Connection) -> None:
+        books.tail.append_flow(connection, flow("lost"), START)
         raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError):
@@ -114,7 +117,7 @@ def test_pages_of_facts_have_no_hole_at_their_borders(books: Books, page: int) -
     found: list[Fact] = []
     while len(found) <= len(pattern):
         last = len(found)
-        facts = books.ask(lambda c, after=last: ledger.facts_since(c, after, page))  # type: ignore[misc]
+        facts = books.ask(partial(ledger.facts_since, sequence=last, limit=page))
         assert 0 < len(facts) <= page
         found += facts
     assert books.ask(lambda c: ledger.facts_since(c, len(found), page)) == []
@@ -143,9 +146,9 @@ def test_trades_of_one_instant_stand_in_the_total_order(books: Books) -> None:
     assert found == [trade.id for trade in wanted]
 
 
-def _orders(connection: object, *ids: str) -> None:
+def _orders(connection: Connection, *ids: str) -> None:
     for id_ in ids:
-        connection.exec_driver_sql(  # type: ignore[attr-defined]
+        connection.exec_driver_sql(
             "INSERT INTO orders (id, request_id, client_order_id, account, symbol, side, type, time_in_force, status,"
             f" triggered_by, created_at, updated_at, close) VALUES ('{id_}', '{id_}', '{id_}', 'main', 'BTC-USD',"
             " 'BUY', 'market', 'IOC', 'pending', 'manual', '', '', 0)"
@@ -153,10 +156,10 @@ def _orders(connection: object, *ids: str) -> None:
 
 
 def test_venue_sequence_zero_is_a_sequence_and_comes_before_none() -> None:
-    def key(**fields: object) -> tuple[object, ...]:
-        values: dict[str, object] = dict.fromkeys(Trade.__dataclass_fields__)
+    def key(**fields: Any) -> tuple[object, ...]:
+        values: dict[str, Any] = dict.fromkeys(Trade.__dataclass_fields__)
         values |= {"id": "t", "executed_at": START, "side": Side.BUY, **fields}
-        return Trade(**values).order_key  # type: ignore[arg-type]
+        return Trade(**values).order_key
 
     assert key(venue_sequence=0) < key(venue_sequence=1) < key(venue_sequence=None)
     assert key(order_id=None) < key(order_id="") < key(order_id="A") < key(order_id="a") < key(order_id="é")

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
+from typing import Any
 
 from config.exact import plain
 from execution import orders
@@ -182,12 +184,12 @@ class TestOrders:
     ) -> None:
         submit = brokered.writer.submit
 
-        def slowly(work: Callable[..., object]) -> Awaitable[object]:
-            result = submit(work)
+        def slowly(work: Callable[..., Any]) -> Awaitable[Any]:
+            result: Awaitable[Any] = submit(work)
             brokered.clock.advance(brokered.clock.now() + timedelta(seconds=61))
-            return result  # type: ignore[no-any-return]
+            return result
 
-        brokered.service._writer.submit = slowly  # type: ignore[method-assign, assignment]
+        brokered.service._writer.submit = slowly  # type: ignore[method-assign]  # of this one writer
         assert (await brokered.buy("1", account="live")).status == "accepted"
         assert len(broker.placed) == 1
 
@@ -201,7 +203,7 @@ class TestOrders:
             await asyncio.sleep(0.06)
             return result
 
-        brokered.service._writer.submit = slowly  # type: ignore[method-assign, assignment]
+        brokered.service._writer.submit = slowly  # type: ignore[method-assign, assignment]  # of this one writer
         answer = await brokered.buy("1", account="live", expires_in="0.05")
         assert (answer.status, broker.placed) == ("expired", [])
 
@@ -224,7 +226,7 @@ async def test_orders_are_listed_newest_first_and_paged_without_a_hole(house: Ho
     found = books.ask(lambda c: orders.orders(c, limit=2))
     for _ in range(2):
         cursor = (found[-1].created_at, found[-1].id)
-        found += books.ask(lambda c, after=cursor: orders.orders(c, limit=2, before=after))  # type: ignore[misc]
+        found += books.ask(partial(orders.orders, limit=2, before=cursor))
     assert len({order.id for order in found}) == 5
     assert [order.created_at for order in found] == sorted((o.created_at for o in found), reverse=True)
     assert books.ask(lambda c: orders.orders(c, symbol="AAPL")) == []

@@ -3,10 +3,11 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
-from execution.model import Reason, Side, TimeInForce
+from execution.model import Candle, Reason, Side, TimeInForce
 from execution.paper import PaperCosts
 from tests.execution.house import FREE, House, answers, at, bar, reason
 
@@ -32,10 +33,10 @@ def exchange(build: Callable[..., House]) -> Opener:
     return make
 
 
-async def market(house: House, side: Side, candle: object, **wish: object) -> tuple[str, str, str]:
+async def market(house: House, side: Side, candle: Candle, **wish: Any) -> tuple[str, str, str]:
     """Status, quantity and price of a market order decided before `candle`, filled by it."""
-    await house.ask(house.order(side, decided=1, triggered_by="bot:a", **wish))  # type: ignore[arg-type]
-    (answer,) = answers(await house.candle(candle))  # type: ignore[arg-type]
+    await house.ask(house.order(side, decided=1, triggered_by="bot:a", **wish))
+    (answer,) = answers(await house.candle(candle))
     (trade,) = answer.trades
     return str(answer.status), format(trade.quantity.normalize(), "f"), format(trade.price.normalize(), "f")
 
@@ -141,15 +142,15 @@ class TestMarketOrders:
 
     @pytest.mark.parametrize("wish", [{}, {"limit": "100"}, {"decided": 1, "limit": "100"}])
     async def test_a_notional_below_the_minimum_quantity_is_rejected_with_the_venues_name(
-        self, exchange: Opener, wish: dict[str, object]
+        self, exchange: Opener, wish: dict[str, Any]
     ) -> None:
         house = await exchange()
         await house.candle(bar(0, "100", symbol="LOT"))
-        answer = await house.buy(notional="199", symbol="LOT", **wish)  # type: ignore[arg-type]  # parts of an order
+        answer = await house.buy(notional="199", symbol="LOT", **wish)
         expected = "at least 2, more than 199 USD buys at this price"
         refusal = Reason("PREVIEW_INVALID_BASE_SIZE_TOO_SMALL", "quantity", "1.5", expected)
         assert (answer.status, answer.reason) == ("rejected", refusal)
-        assert (await house.buy(notional="200", symbol="LOT", **wish)).status != "rejected"  # type: ignore[arg-type]
+        assert (await house.buy(notional="200", symbol="LOT", **wish)).status != "rejected"
 
 
 class TestVolume:
@@ -210,24 +211,24 @@ class TestLimitOrders:
         ],
     )
     async def test_it_fills_at_the_open_if_it_gapped_and_at_the_limit_otherwise(
-        self, exchange: Opener, side: Side, limit: str, candle: object, price: str
+        self, exchange: Opener, side: Side, limit: str, candle: Candle, price: str
     ) -> None:
         house = await exchange(half_spread_bps="10", slippage_bps="10", slippage_cap_bps="50", maker_fee_bps="40")
         await house.buy("5")
         await house.ask(house.order(side, "2", limit=limit))
-        (answer,) = answers(await house.candle(candle))  # type: ignore[arg-type]
+        (answer,) = answers(await house.candle(candle))
         (trade,) = answer.trades
         assert (trade.price, trade.fee) == (Decimal(price), 2 * Decimal(price) * Decimal("0.004"))
         assert at(1) <= trade.executed_at < at(2)
 
     @pytest.mark.parametrize(("side", "candle"), [(BUY, bar(1, "95", low="90")), (SELL, bar(1, "105", high="110"))])
     async def test_a_price_that_only_touches_the_limit_fills_nothing(
-        self, exchange: Opener, side: Side, candle: object
+        self, exchange: Opener, side: Side, candle: Candle
     ) -> None:
         house = await exchange()
         await house.buy("5")
         await house.ask(house.order(side, "2", limit="90" if side is BUY else "110"))
-        assert await house.candle(candle) == []  # type: ignore[arg-type]
+        assert await house.candle(candle) == []
 
     async def test_the_rest_rests_when_the_bar_had_too_little_volume(self, exchange: Opener) -> None:
         house = await exchange(max_volume_share="0.5")

@@ -1,6 +1,7 @@
 """A new daemon over the same books goes on where the last one was killed."""
 
 from collections.abc import Callable
+from typing import Any
 
 from execution import candles
 from execution.model import OrderStatus, Side
@@ -15,13 +16,13 @@ def kill_before_sending(house: House) -> None:
     async def never(order: object, waited: float) -> list[object]:
         raise KeyboardInterrupt
 
-    house.paper.place = never  # type: ignore[method-assign, assignment]
+    house.paper.place = never  # type: ignore[method-assign, assignment]  # of this one venue
 
 
-async def killed(house: House, **wish: object) -> str:
+async def killed(house: House, **wish: Any) -> str:
     """Place an order and die between its commit and its sending; returns the order's id."""
     kill_before_sending(house)
-    request = house.order(BUY, **wish)  # type: ignore[arg-type]
+    request = house.order(BUY, **wish)
     try:
         await house.send(request)
     except KeyboardInterrupt:

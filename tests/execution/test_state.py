@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 
 import pytest
 from sqlalchemy import Connection
@@ -136,11 +137,11 @@ async def test_loading_again_changes_nothing(house: House) -> None:
 def test_appending_outside_of_the_service_needs_only_a_tail_of_its_own(books: Books) -> None:
     tail = LedgerTail()
 
-    def work(connection: object) -> None:
+    def work(connection: Connection) -> None:
         tail.begin()
-        tail.append_flow(connection, flow("own"), START)  # type: ignore[arg-type]
-        tail.before_commit(connection)  # type: ignore[arg-type]
-        tail.before_commit(connection)  # type: ignore[arg-type]
+        tail.append_flow(connection, flow("own"), START)
+        tail.before_commit(connection)
+        tail.before_commit(connection)
 
     books.do(work)
     assert books.ask(ledger.head).sequence == 2
@@ -169,6 +170,6 @@ class TestCandles:
 def test_a_follower_goes_on_where_it_stopped(books: Books) -> None:
     assert books.ask(lambda c: followers.position(c, "announcer")) == 0
     for sequence in (3, 7):
-        books.do(lambda c, to=sequence: followers.advance(c, "announcer", to))  # type: ignore[misc]
+        books.do(partial(followers.advance, name="announcer", sequence=sequence))
     assert books.ask(lambda c: followers.position(c, "announcer")) == 7
     assert books.ask(lambda c: followers.position(c, "other")) == 0

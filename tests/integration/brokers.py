@@ -13,6 +13,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -146,14 +147,14 @@ class RunningBroker:
             await self._mosquitto.stop()
             self._mosquitto = None
 
-    def options(self, service: str, *, as_daemon: bool = True, **changes: object) -> MqttOptions:
+    def options(self, service: str, *, as_daemon: bool = True, **changes: Any) -> MqttOptions:
         """Connection options of a client; the daemon's credential where the broker wants one."""
-        values: dict[str, object] = {
+        values: dict[str, Any] = {
             "host": self.host, "port": self.port, "client_id": f"test-{service}", "publish_timeout": PATIENCE,
         }  # fmt: skip
         if as_daemon and self._credential is not None:
             values |= {"username": self._credential.username, "password": self._credential.password}
-        return MqttOptions(**(values | changes))  # type: ignore[arg-type]
+        return MqttOptions(**(values | changes))
 
     @asynccontextmanager
     async def bus(

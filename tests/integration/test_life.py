@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from execution.ledger import LedgerTail, NewCashFlow
 from execution.model import CashFlowKind, OrderStatus
@@ -177,14 +178,14 @@ async def test_a_limit_order_rests_over_a_restart_and_fills_when_the_price_comes
 # ---- other processes on the same books ------------------------------------------------------------------
 
 
-def deposit(connection: object, amount: str, key: str = "beside") -> None:
+def deposit(connection: Connection, amount: str, key: str = "beside") -> None:
     """A deposit as an import beside the daemon makes it."""
     tail = LedgerTail()
     tail.begin()
     now = datetime.now(UTC)
     flow = NewCashFlow("main", CashFlowKind.DEPOSIT, Decimal(amount), "USD", now, "import:test", key)
-    assert tail.append_flow(connection, flow, now) is not None  # type: ignore[arg-type]
-    tail.before_commit(connection)  # type: ignore[arg-type]
+    assert tail.append_flow(connection, flow, now) is not None
+    tail.before_commit(connection)
 
 
 async def test_a_deposit_by_another_process_is_seen_announced_and_spendable(tmp_path: Path) -> None:

@@ -8,12 +8,7 @@ import sys
 import pytest
 
 from runtime.bus import BusUnavailable, Incoming
-from tests.integration.brokers import (  # noqa: F401
-    PATIENCE,
-    RunningBroker,
-    any_broker,
-    embedded_broker,
-)
+from tests.integration.brokers import PATIENCE, RunningBroker
 from tests.runtime.test_mqtt import take
 
 RECEIVER = """
@@ -55,7 +50,7 @@ async def _lines(process: asyncio.subprocess.Process, count: int) -> list[tuple[
     return found
 
 
-async def test_a_killed_subscriber_gets_the_same_packet_ids_again(any_broker: RunningBroker) -> None:  # noqa: F811
+async def test_a_killed_subscriber_gets_the_same_packet_ids_again(any_broker: RunningBroker) -> None:
     process = await _run_receiver(any_broker)
     async with any_broker.bus("sender") as sender:
         for number in range(3):
@@ -72,7 +67,7 @@ async def test_a_killed_subscriber_gets_the_same_packet_ids_again(any_broker: Ru
 
 
 async def test_after_a_kill_of_the_embedded_broker_packet_ids_mean_something_else(
-    embedded_broker: RunningBroker,  # noqa: F811
+    embedded_broker: RunningBroker,
 ) -> None:
     """If this ever fails, NATS keeps packet ids now, and `incarnation` can leave the session's name.
 
@@ -93,7 +88,7 @@ async def test_after_a_kill_of_the_embedded_broker_packet_ids_mean_something_els
     assert sorted((incoming.payload, incoming.packet_id) for incoming in again) == [(b"1", 1), (b"2", 2)]
 
 
-async def test_a_live_redelivery_of_work_in_progress_is_dropped(embedded_broker: RunningBroker) -> None:  # noqa: F811
+async def test_a_live_redelivery_of_work_in_progress_is_dropped(embedded_broker: RunningBroker) -> None:
     """NATS sends an unacknowledged message again after each ack_wait (1 s), on the same connection."""
     async with embedded_broker.bus("receiver", ["t"]) as receiver, embedded_broker.bus("sender") as sender:
         await sender.publish("t", b"slow")
@@ -107,7 +102,7 @@ async def test_a_live_redelivery_of_work_in_progress_is_dropped(embedded_broker:
 
 @pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.long)])
 async def test_nothing_confirmed_is_lost_while_the_broker_is_killed_under_load(
-    embedded_broker: RunningBroker,  # noqa: F811
+    embedded_broker: RunningBroker,
     kills: int,
 ) -> None:
     """The sender repeats until confirmed, the receiver acknowledges what it took: all arrive."""

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, create_engine, event, insert
 
@@ -80,7 +80,7 @@ class Line:
         sequence, previous = self._next()
         fee_in_cash = Decimal(fee) if fee_asset == "USD" else Decimal(0)
         executed_at = at(sequence if minute is None else minute)
-        values = {
+        values: dict[str, Any] = {
             "id": f"t{sequence}",
             "sequence": sequence,
             "account": account,
@@ -103,7 +103,7 @@ class Line:
             "signal_context": None,
             "corrects": None,
         }
-        return self._add(Trade(**values, hash=ledger.content_hash(Trade(**values, hash=""), previous)))  # type: ignore[arg-type]
+        return self._add(Trade(**values, hash=ledger.content_hash(Trade(**values, hash=""), previous)))
 
     def take_back(self, trade: Trade) -> Trade:
         """The compensating entry of a trade."""
@@ -123,18 +123,18 @@ class Line:
         )
         return self._add(replace(entry, hash=ledger.content_hash(entry, previous)))
 
-    def buy(self, quantity: str, price: str, **more: object) -> Trade:
+    def buy(self, quantity: str, price: str, **more: Any) -> Trade:
         """The next trade, a buy."""
-        return self.trade(Side.BUY, quantity, price, **more)  # type: ignore[arg-type]
+        return self.trade(Side.BUY, quantity, price, **more)
 
-    def sell(self, quantity: str, price: str, **more: object) -> Trade:
+    def sell(self, quantity: str, price: str, **more: Any) -> Trade:
         """The next trade, a sell."""
-        return self.trade(Side.SELL, quantity, price, **more)  # type: ignore[arg-type]
+        return self.trade(Side.SELL, quantity, price, **more)
 
     def flow(self, kind: CashFlowKind, amount: str, account: str = "main") -> CashFlow:
         """The next cash flow."""
         sequence, previous = self._next()
-        values = {
+        values: dict[str, Any] = {
             "id": f"f{sequence}",
             "sequence": sequence,
             "account": account,
@@ -147,7 +147,7 @@ class Line:
             "idempotency_key": str(sequence),
             "note": None,
         }
-        return self._add(CashFlow(**values, hash=ledger.content_hash(CashFlow(**values, hash=""), previous)))  # type: ignore[arg-type]
+        return self._add(CashFlow(**values, hash=ledger.content_hash(CashFlow(**values, hash=""), previous)))
 
     def deposit(self, amount: str, account: str = "main") -> CashFlow:
         """The next cash flow, a deposit."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
-from execution.model import Fact, FactsRecorded
+from execution.model import Fact, FactsRecorded, Trade
 from portfolio import allocations, allocator, checkpoint, fifo, runs
 from portfolio.allocations import StoredAllocation
 from portfolio.fifo import LotEngine
@@ -179,8 +179,8 @@ async def test_late_trades_and_corrections_equal_computing_from_scratch(database
         await shop.book(fact)
         versions.append((max(row.from_version for row in shop.rows()), shop.rows()))
 
-    trades = [fact for fact in line.facts if hasattr(fact, "side")]
-    assert content_of(shop.rows()) == content_of_batch(batch_of(trades, SPOT)[1])  # type: ignore[arg-type]
+    trades = [fact for fact in line.facts if isinstance(fact, Trade)]
+    assert content_of(shop.rows()) == content_of_batch(batch_of(trades, SPOT)[1])
     assert len({version for version, _ in versions}) == 4
     for version, rows in versions:
         assert content_of(shop.rows(version)) == content_of(rows)

@@ -1,12 +1,13 @@
 """The FIFO engine, by examples in the words of people who trade."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
-from execution.model import AccountMode, Trade
+from execution.model import AccountMode, Fact, Trade
 from portfolio.errors import FifoError
 from portfolio.fifo import FeeIn, FillResult, LotEngine, text_of_units, to_units, units_of_text
 from tests.portfolio.bookkeeping import Line, at
@@ -14,9 +15,11 @@ from tests.portfolio.bookkeeping import Line, at
 D = Decimal
 
 
-def run(mode: AccountMode, trades: list[Trade], fee_in: FeeIn = FeeIn.QUOTE) -> tuple[LotEngine, list[FillResult]]:
+def run(mode: AccountMode, trades: Sequence[Fact], fee_in: FeeIn = FeeIn.QUOTE) -> tuple[LotEngine, list[FillResult]]:
     engine = LotEngine(mode)
-    return engine, [engine.apply(trade, fee_in if trade.fee else FeeIn.QUOTE) for trade in trades]
+    return engine, [
+        engine.apply(trade, fee_in if trade.fee else FeeIn.QUOTE) for trade in trades if isinstance(trade, Trade)
+    ]
 
 
 def test_the_worked_example_comes_out_to_the_cent() -> None:
@@ -62,7 +65,7 @@ def test_a_fee_of_a_cent_split_over_three_sells_adds_up_to_a_cent() -> None:
     for _ in range(3):
         line.sell("1", "10")
 
-    engine, results = run(AccountMode.SPOT, line.facts)  # type: ignore[arg-type]
+    engine, results = run(AccountMode.SPOT, line.facts)
 
     shares = [result.allocations[0].buy_fee for result in results[1:]]
     assert shares == [D("0.003333333333333333"), D("0.003333333333333333"), D("0.003333333333333334")]
@@ -76,7 +79,7 @@ def test_a_thousand_tiny_sells_stay_visible_and_close_the_position_exactly() -> 
     for _ in range(1000):
         line.sell("0.000009", "64200.01", fee="0.003467")
 
-    engine, results = run(AccountMode.SPOT, line.facts)  # type: ignore[arg-type]
+    engine, results = run(AccountMode.SPOT, line.facts)
 
     assert all(len(result.allocations) == 1 and not result.unmatched_units for result in results[1:])
     assert (engine.quantity, engine.cost_basis) == (D(0), D(0))

@@ -273,7 +273,8 @@ def calls_of_a_sell(method: Method, open_lots: int, pieces: int) -> int:
     engine = engine_for(method, AccountMode.SPOT)
     for number in range(open_lots):
         engine.apply(line.trade(Side.BUY, "1", str(100 + number * 7919 % 1000)))
-    fill = fill_of(line.sell(str(pieces), "100", fee="0.1"), fee_in(line.facts[-1]))  # type: ignore[arg-type]
+    last = line.sell(str(pieces), "100", fee="0.1")
+    fill = fill_of(last, fee_in(last))
     with counted_calls() as count:
         result = engine.apply_fill(fill)
     assert len(result.allocations) == pieces

@@ -346,7 +346,7 @@ async def test_changes_are_told_once_with_their_newest_state(database: Database)
 
     changes = service.take_changes()
 
-    assert [(type(c), getattr(c, "position", None) and c.position.symbol) for c in changes] == [  # type: ignore[union-attr]
+    assert [(type(c), c.position.symbol if isinstance(c, PositionChanged) else None) for c in changes] == [
         (PositionChanged, "BTC-USD"),
         (PositionChanged, "ETH-USD"),
         (PortfolioChanged, None),

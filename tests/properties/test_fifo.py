@@ -1,6 +1,7 @@
 """Laws of the FIFO engine and of the books, on random trades."""
 
 import json
+import random
 from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
@@ -148,10 +149,10 @@ def test_streaming_in_any_split_equals_the_batch(
 
 @given(histories, st.randoms(use_true_random=False))
 def test_the_order_of_arrival_changes_nothing(
-    history: list[tuple[Side, Decimal, Decimal, Decimal, str]], shuffle: object
+    history: list[tuple[Side, Decimal, Decimal, Decimal, str]], shuffle: random.Random
 ) -> None:
     arrival = list(range(len(history)))
-    shuffle.shuffle(arrival)  # type: ignore[attr-defined]
+    shuffle.shuffle(arrival)
     in_order, shuffled = Line(), Line()
     for line, order in ((in_order, range(len(history))), (shuffled, arrival)):
         for minute in order:

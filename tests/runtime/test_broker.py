@@ -28,7 +28,7 @@ from runtime.broker import (
 )
 from runtime.mqtt import MqttBus, Presence
 from runtime.topics import Topics
-from tests.integration.brokers import PATIENCE, RunningBroker, embedded_broker, free_port  # noqa: F401
+from tests.integration.brokers import PATIENCE, RunningBroker, free_port
 from tests.runtime.test_mqtt import refused, take
 
 ALLOWED = [
@@ -63,7 +63,7 @@ async def until(condition: Callable[[], object], within: float = PATIENCE) -> No
             await asyncio.sleep(0.005)
 
 
-async def test_everybody_may_ask_and_only_the_daemon_may_answer(embedded_broker: RunningBroker) -> None:  # noqa: F811
+async def test_everybody_may_ask_and_only_the_daemon_may_answer(embedded_broker: RunningBroker) -> None:
     broker = embedded_broker
     async with (
         broker.bus("watcher", ["#"], as_daemon=False) as watcher,
@@ -93,7 +93,7 @@ async def person_marker(broker: RunningBroker) -> None:
         await person.publish("home/marker", b"marker")
 
 
-async def test_a_strangers_last_will_cannot_speak_for_the_daemon(embedded_broker: RunningBroker) -> None:  # noqa: F811
+async def test_a_strangers_last_will_cannot_speak_for_the_daemon(embedded_broker: RunningBroker) -> None:
     will = Presence("fillbook/v1/main/trade", b"online", b"forged")
     async with embedded_broker.bus("watcher", ["#"]) as watcher:
         async with embedded_broker.bus("stranger", presence=[will], as_daemon=False) as stranger:
@@ -107,12 +107,12 @@ async def test_a_strangers_last_will_cannot_speak_for_the_daemon(embedded_broker
         assert [incoming.payload for incoming in await take(watcher, 1)] == [b"marker"]
 
 
-async def test_a_wrong_password_is_refused(embedded_broker: RunningBroker) -> None:  # noqa: F811
+async def test_a_wrong_password_is_refused(embedded_broker: RunningBroker) -> None:
     bus = MqttBus(embedded_broker.options("thief", username="fillbook", password="wrong"))
     await refused(bus, "Not authorized")
 
 
-async def test_the_nats_port_lets_nobody_in_without_the_password(embedded_broker: RunningBroker) -> None:  # noqa: F811
+async def test_the_nats_port_lets_nobody_in_without_the_password(embedded_broker: RunningBroker) -> None:
     ports = {
         int(line.split()[1].split(":")[1], 16)
         for line in Path(f"/proc/{embedded_broker.pid}/net/tcp").read_text().splitlines()[1:]
@@ -136,7 +136,7 @@ def _inodes(pid: int) -> set[str]:
     return found
 
 
-async def test_300_kilobytes_reach_the_daemon(embedded_broker: RunningBroker) -> None:  # noqa: F811
+async def test_300_kilobytes_reach_the_daemon(embedded_broker: RunningBroker) -> None:
     async with (
         embedded_broker.bus("daemon", ["t"]) as daemon,
         embedded_broker.bus("person", as_daemon=False) as person,
@@ -145,7 +145,7 @@ async def test_300_kilobytes_reach_the_daemon(embedded_broker: RunningBroker) ->
         assert len((await take(daemon, 1))[0].payload) == 300_000
 
 
-async def test_its_files_are_private(embedded_broker: RunningBroker) -> None:  # noqa: F811
+async def test_its_files_are_private(embedded_broker: RunningBroker) -> None:
     folder = embedded_broker.directory / "broker"
     for name in ("nats.conf", "credential.json"):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
@@ -184,7 +184,7 @@ async def test_a_taken_port_is_an_error_that_says_how_to_choose_another(tmp_path
 
 
 async def test_two_brokers_never_share_a_folder(
-    embedded_broker: RunningBroker,  # noqa: F811
+    embedded_broker: RunningBroker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(broker_module, "_LEAVING", 0.1)

@@ -14,7 +14,7 @@ from config.settings import Settings
 from runtime.bus import MemoryBroker, MemoryBus
 from runtime.client import Address, NoAnswer, address_of, ask, exchange, is_resting, retained
 from runtime.topics import Command, Topics
-from tests.integration.brokers import PATIENCE, RunningBroker, any_broker, embedded_broker, free_port  # noqa: F401
+from tests.integration.brokers import PATIENCE, RunningBroker, free_port
 from tests.runtime.test_rundir import info_of
 
 TOPICS = Topics()
@@ -135,7 +135,7 @@ async def slow_line(broker: RunningBroker) -> AsyncIterator[int]:
 
 
 async def test_all_that_is_retained_is_read_however_slow_the_broker_is(
-    embedded_broker: RunningBroker,  # noqa: F811
+    embedded_broker: RunningBroker,
 ) -> None:
     async with embedded_broker.bus("daemon") as daemon:
         for name in ("one", "two"):
@@ -145,7 +145,7 @@ async def test_all_that_is_retained_is_read_however_slow_the_broker_is(
     assert found == {"state/one": {"name": "one"}, "state/two": {"name": "two"}}
 
 
-async def test_all_that_is_retained_is_read_however_much_it_is(any_broker: RunningBroker) -> None:  # noqa: F811
+async def test_all_that_is_retained_is_read_however_much_it_is(any_broker: RunningBroker) -> None:
     async with any_broker.bus("daemon") as daemon:
         said = [await daemon.publish_soon(f"state/{number}", b"%d" % number, retain=True) for number in range(100)]
         await asyncio.gather(*said)

@@ -100,14 +100,14 @@ class Scene:
         self.publisher = Publisher(self.bus, TOPICS, clock, limit=10)
         core = Core(
             self.publisher.publish,
-            LedgerFollower(NoReader()),  # type: ignore[arg-type]
-            self.execution,  # type: ignore[arg-type]
+            LedgerFollower(NoReader()),  # type: ignore[arg-type]  # nothing is read here
+            self.execution,  # type: ignore[arg-type]  # has the methods that are called
             None,
             None,
         )
         self.intake = Intake(
             core,
-            NoReader(),  # type: ignore[arg-type]
+            NoReader(),  # type: ignore[arg-type]  # as above
             self.bus,
             TOPICS,
             self.publisher,

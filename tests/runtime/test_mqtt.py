@@ -14,13 +14,7 @@ import pytest
 
 from runtime.bus import BusUnavailable, Connected, Incoming
 from runtime.mqtt import MqttBus, MqttOptions, Presence
-from tests.integration.brokers import (  # noqa: F401
-    PATIENCE,
-    RunningBroker,
-    any_broker,
-    embedded_broker,
-    free_port,
-)
+from tests.integration.brokers import PATIENCE, RunningBroker, free_port
 
 PRESENCE = Presence("fillbook/v1/status", b"online", b"offline")
 
@@ -78,7 +72,7 @@ async def hurried(bus: MqttBus) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_what_is_published_arrives_in_order(any_broker: RunningBroker) -> None:  # noqa: F811
+async def test_what_is_published_arrives_in_order(any_broker: RunningBroker) -> None:
     async with any_broker.bus("receiver", ["t/#"]) as receiver, any_broker.bus("sender") as sender:
         sent = [f"{number}".encode() for number in range(500)]
         confirmations = [await sender.publish_soon("t/BRK.B/x", payload) for payload in sent]
@@ -89,7 +83,7 @@ async def test_what_is_published_arrives_in_order(any_broker: RunningBroker) -> 
     assert not any(incoming.retain or incoming.dup for incoming in received)
 
 
-async def test_only_what_was_not_acknowledged_comes_again(any_broker: RunningBroker) -> None:  # noqa: F811
+async def test_only_what_was_not_acknowledged_comes_again(any_broker: RunningBroker) -> None:
     async with any_broker.bus("receiver", ["t"]) as receiver, any_broker.bus("sender") as sender:
         for number in range(6):
             await sender.publish("t", str(number).encode())
@@ -107,7 +101,7 @@ async def test_only_what_was_not_acknowledged_comes_again(any_broker: RunningBro
     assert all(incoming.packet_id == packets[incoming.payload] for incoming in again)
 
 
-async def test_messages_for_an_absent_client_wait_for_it(any_broker: RunningBroker) -> None:  # noqa: F811
+async def test_messages_for_an_absent_client_wait_for_it(any_broker: RunningBroker) -> None:
     async with any_broker.bus("receiver", ["t"]):
         pass
     async with any_broker.bus("sender") as sender:
@@ -117,7 +111,7 @@ async def test_messages_for_an_absent_client_wait_for_it(any_broker: RunningBrok
 
 
 async def test_a_retained_copy_carries_the_flag_and_a_live_message_does_not(
-    any_broker: RunningBroker,  # noqa: F811
+    any_broker: RunningBroker,
 ) -> None:
     async with any_broker.bus("live", ["t"]) as live, any_broker.bus("sender") as sender:
         await sender.publish("t", b"kept", retain=True)
@@ -127,7 +121,7 @@ async def test_a_retained_copy_carries_the_flag_and_a_live_message_does_not(
 
 
 async def test_state_and_queues_survive_a_kill_of_the_broker_and_the_bus_returns_by_itself(
-    any_broker: RunningBroker,  # noqa: F811
+    any_broker: RunningBroker,
 ) -> None:
     connections: list[Connected] = []
     losses: list[str] = []
@@ -160,7 +154,7 @@ async def test_state_and_queues_survive_a_kill_of_the_broker_and_the_bus_returns
 
 
 async def test_publishing_without_a_broker_fails_in_time_and_works_again_after(
-    any_broker: RunningBroker,  # noqa: F811
+    any_broker: RunningBroker,
 ) -> None:
     async with any_broker.bus("sender", publish_timeout=0.3) as sender:
         await any_broker.stop()
@@ -172,7 +166,7 @@ async def test_publishing_without_a_broker_fails_in_time_and_works_again_after(
         await confirmed(sender, b"1")
 
 
-async def test_the_last_will_says_offline_and_the_reconnect_online(any_broker: RunningBroker) -> None:  # noqa: F811
+async def test_the_last_will_says_offline_and_the_reconnect_online(any_broker: RunningBroker) -> None:
     async with any_broker.bus("watcher", [PRESENCE.topic]) as watcher:
         # Nothing brings the will of one connection and the word of the next into an order, so the next one waits.
         async with any_broker.bus(
@@ -190,7 +184,7 @@ async def test_the_last_will_says_offline_and_the_reconnect_online(any_broker: R
         assert [incoming.payload for incoming in await take(watcher, 1)] == [b"offline"]
 
 
-async def test_the_session_keeps_its_name_over_a_restart(any_broker: RunningBroker, tmp_path: Path) -> None:  # noqa: F811
+async def test_the_session_keeps_its_name_over_a_restart(any_broker: RunningBroker, tmp_path: Path) -> None:
     file = tmp_path / "session"
     names: list[str] = []
     for _ in range(2):
@@ -201,7 +195,7 @@ async def test_the_session_keeps_its_name_over_a_restart(any_broker: RunningBrok
         assert receiver.session.split("/")[1] != names[0].split("/")[1]  # a session the broker did not know
 
 
-async def test_nagle_is_off(any_broker: RunningBroker) -> None:  # noqa: F811
+async def test_nagle_is_off(any_broker: RunningBroker) -> None:
     async with any_broker.bus("sender") as sender:
         connection = sender._connection
         assert connection is not None
@@ -223,12 +217,12 @@ async def test_failed_connections_leave_no_descriptors_open() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["$SYS/#", "$JS/#", "$MQTT/#"])
-async def test_a_refused_subscription_is_an_error(embedded_broker: RunningBroker, pattern: str) -> None:  # noqa: F811
+async def test_a_refused_subscription_is_an_error(embedded_broker: RunningBroker, pattern: str) -> None:
     bus = MqttBus(embedded_broker.options("nosy", as_daemon=False), ["t", pattern])
     await refused(bus, "refused the subscription")
 
 
-async def test_a_bus_told_to_hurry_connects_before_its_pause_is_over(any_broker: RunningBroker) -> None:  # noqa: F811
+async def test_a_bus_told_to_hurry_connects_before_its_pause_is_over(any_broker: RunningBroker) -> None:
     async with any_broker.bus("sender", backoff_initial=600.0, backoff_maximum=600.0) as sender:
         lost = asyncio.Event()
         sender.on_disconnected(lambda _reason: lost.set())
@@ -237,7 +231,7 @@ async def test_a_bus_told_to_hurry_connects_before_its_pause_is_over(any_broker:
         await hurried(sender)
 
 
-async def test_a_cancelled_receive_loses_nothing(any_broker: RunningBroker) -> None:  # noqa: F811
+async def test_a_cancelled_receive_loses_nothing(any_broker: RunningBroker) -> None:
     async with any_broker.bus("receiver", ["t"]) as receiver, any_broker.bus("sender") as sender:
         for _ in range(5):
             with pytest.raises(TimeoutError):

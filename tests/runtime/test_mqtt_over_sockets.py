@@ -15,7 +15,7 @@ from runtime import mqtt
 from runtime.bus import BusUnavailable
 from runtime.mqtt import MqttBus, Presence
 from runtime.mqtt_socket import PIECE, BufferedSocket
-from tests.integration.brokers import PATIENCE, RunningBroker, any_broker, embedded_broker  # noqa: F401
+from tests.integration.brokers import PATIENCE, RunningBroker
 
 
 def socket_of(bus: MqttBus) -> BufferedSocket:
@@ -53,7 +53,7 @@ def paused(broker: RunningBroker) -> Iterator[None]:
 
 
 async def test_ten_thousand_messages_in_both_directions_are_complete_and_in_order(
-    any_broker: RunningBroker,  # noqa: F811
+    any_broker: RunningBroker,
 ) -> None:
     # Mosquitto sends 20 at a time and no more, and would make the test long.
     count = 10_000 if any_broker.kind == "embedded" else 500
@@ -71,7 +71,7 @@ async def test_ten_thousand_messages_in_both_directions_are_complete_and_in_orde
     assert at_b == sent
 
 
-async def test_a_broker_that_reads_slowly_loses_nothing(any_broker: RunningBroker) -> None:  # noqa: F811
+async def test_a_broker_that_reads_slowly_loses_nothing(any_broker: RunningBroker) -> None:
     sent = [bytes((number,)) * 150_000 for number in range(120)]
     async with (
         any_broker.bus("receiver", ["t"]) as receiver,
@@ -93,7 +93,7 @@ async def test_a_broker_that_reads_slowly_loses_nothing(any_broker: RunningBroke
 
 
 async def test_a_killed_broker_fails_what_was_buffered_and_the_bus_returns(
-    any_broker: RunningBroker,  # noqa: F811
+    any_broker: RunningBroker,
 ) -> None:
     losses: list[str] = []
     async with any_broker.bus("sender") as sender:
@@ -111,7 +111,7 @@ async def test_a_killed_broker_fails_what_was_buffered_and_the_bus_returns(
         assert len(losses) == 1
 
 
-async def test_a_failing_flush_is_a_lost_connection_once(any_broker: RunningBroker) -> None:  # noqa: F811
+async def test_a_failing_flush_is_a_lost_connection_once(any_broker: RunningBroker) -> None:
     losses: list[str] = []
     async with any_broker.bus("sender") as sender:
         sender.on_disconnected(losses.append)
@@ -124,7 +124,7 @@ async def test_a_failing_flush_is_a_lost_connection_once(any_broker: RunningBrok
 
 
 async def test_a_clean_stop_sends_all_before_its_goodbye(
-    any_broker: RunningBroker,  # noqa: F811
+    any_broker: RunningBroker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(mqtt, "_GOODBYE", PATIENCE)  # how much a busy broker takes in two seconds is not the question
@@ -150,7 +150,7 @@ def wait_for_bytes(sock: BufferedSocket, count: int) -> None:
     assert readable
 
 
-async def test_few_system_calls_for_many_packets(embedded_broker: RunningBroker) -> None:  # noqa: F811
+async def test_few_system_calls_for_many_packets(embedded_broker: RunningBroker) -> None:
     """The reason for all this; also fails when the library does not use the buffered socket any more."""
     calls = {"fill": 0, "flush": 0, "recv": 0, "send": 0}
     count = 60  # the broker sends 64 before it waits for an acknowledgement

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -110,7 +111,7 @@ def test_asking_again_for_the_same_candle_changes_nothing() -> None:
     assert confirmed(found, [(1, BUY), (1, BUY), (2, BUY), (2, BUY), (3, BUY)]) == [False] * 4 + [True]
 
 
-def trade(sequence: int, side: Side, quantity: str, minute: float = 0, **other: object) -> Trade:
+def trade(sequence: int, side: Side, quantity: str, minute: float = 0, **other: Any) -> Trade:
     found = Trade(
         id=f"t{sequence}", sequence=sequence, account="main", symbol="BTC-USD", side=side,
         quantity=Decimal(quantity), price=Decimal(100), executed_at=START + minute * MINUTE, recorded_at=START,
@@ -118,7 +119,7 @@ def trade(sequence: int, side: Side, quantity: str, minute: float = 0, **other: 
         venue="paper", venue_trade_id=None, venue_sequence=None, order_type=None, source=Source.EXCHANGE,
         triggered_by="bot:weighted", signal_context=None, corrects=None, hash="",
     )  # fmt: skip
-    return replace(found, **other)  # type: ignore[arg-type]
+    return replace(found, **other)
 
 
 def holdings(*facts: Trade, cash: str = "10000") -> Holdings:

@@ -3,6 +3,7 @@
 import io
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_occurrences_are_counted_over_all_transactions_of_a_file(books: Books) -
     assert isinstance(row, FillRow)
     for _ in range(2):
         fills = appender.identify([row])
-        assert books.do(lambda c, fills=fills: appender.append(c, fills, START)).added == 1  # type: ignore[misc]
+        assert books.do(partial(appender.append, fills=fills, recorded_at=START)).added == 1
 
 
 def test_a_known_id_with_other_content_is_rejected_and_names_the_trade(books: Books) -> None:
@@ -192,5 +193,5 @@ def test_the_mark_is_the_last_candle_that_had_closed(books: Books) -> None:
     stored += [candle("1m", at - 2 * minute, "4"), candle("1m", at - minute, "5"), candle("1m", at, "6")]
     books.do(lambda c: candles.store(c, stored))
     asked = [at + minute, at, at - timedelta(seconds=1), at - 2 * minute, at - 3 * hour]
-    found = [books.ask(lambda c, when=when: mark_at(c, "BNB-USD", when)) for when in asked]  # type: ignore[misc]
+    found = [books.ask(partial(mark_at, symbol="BNB-USD", instant=when)) for when in asked]
     assert found == [6, 5, 4, 1, None]

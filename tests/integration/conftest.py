@@ -1,0 +1,5 @@
+"""Fixtures of brokers that run."""
+
+from tests.integration.brokers import any_broker, embedded_broker
+
+__all__ = ["any_broker", "embedded_broker"]
