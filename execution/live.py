@@ -5,19 +5,25 @@ often as it takes. Nothing here is stored: after a restart every open order is a
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from config.times import time_text
 from execution.errors import VenueError
-from execution.exchange import Exchange, ExchangeOrder, ExchangeRefused, ExchangeTimeout
+from execution.exchange import Exchange, ExchangeOrder, ExchangeRefused, ExchangeTimeout, ExchangeTrade
+from execution.lines import Line
 from execution.model import Order, OrderStatus, OrderType, Reason, TimeInForce
 from execution.ports import Clock
 from execution.venue import VenueClosed, VenueOrder, VenueReport
 
 T = TypeVar("T")
+
+OUT_OF_REACH = (ExchangeTimeout, ExchangeRefused)
+"""How a call may end without the answer that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +47,9 @@ class Track:
 
     `since`: its last sending, or when this process began to follow it. `acknowledged`: the venue has shown it to this
     process. `absent_since`: when the venue was first asked for it and did not show it any more. `doubted`: so long
-    ago that it was called unknown.
-    `over`: when it expires. `ending` and `why`: somebody wants it to end, and what is to be said then. `refused`:
-    what the venue said to a second sending, while the first could still arrive.
+    ago that it was called unknown. `over`: when it expires. `ending` and `why`: somebody wants it to end, and what is
+    to be said then. `cancel_heard`: the venue has just answered a cancel. `refused`: what the venue said to a second
+    sending, while the first could still arrive.
     """
 
     since: float
@@ -52,6 +58,7 @@ class Track:
     absent_since: float | None = None
     doubted: bool = False
     ending: OrderStatus | None = None
+    cancel_heard: bool = False
     why: Reason | None = None
     refused: Reason | None = None
 
@@ -63,13 +70,14 @@ class LiveVenue:
     exchange: Exchange
     clock: Clock
     times: LiveTimes
+    max_in_flight: int = 64
+    """Orders of an account that may be on their way at once, and calls for it that may be left behind."""
     tracks: dict[str, Track] = field(default_factory=dict)
     unwanted: set[str] = field(default_factory=set)
     """Orders that somebody wants to be cancelled, for as long as this process lives."""
-    woken: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when there is something to find out at once."""
-
     name: str = ""
+    _lines: dict[str, Line] = field(default_factory=dict)
+    _cancelling: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.name = self.exchange.name
@@ -101,10 +109,42 @@ class LiveVenue:
         return []
 
     async def cancel(self, order: Order) -> list[VenueReport]:
-        """See `Venue.cancel`: the wish is kept and repeated until the order is final, and nobody waits for it."""
+        """See `Venue.cancel`: the wish is kept and repeated until the order is final, and nobody waits for it. It is
+        sent at once, for a round may just be waiting for another call."""
         self.unwanted.add(order.id)
-        self.woken.set()
+        self.follow(order)
+        if order.id not in self._cancelling:
+            self._cancelling[order.id] = asyncio.create_task(self._cancel_now(order))
         return []
+
+    async def _cancel_now(self, order: Order) -> None:
+        try:
+            await self.ask(order.account, self.exchange.cancel(order))
+            track = self.tracks.get(order.id)
+            if track is not None:
+                track.cancel_heard = True
+        except OUT_OF_REACH:
+            pass  # the rounds try again
+        finally:
+            del self._cancelling[order.id]
+        self.line(order.account).woken.set()
+
+    def must_be_cancelled(self, order_id: str) -> bool:
+        """Whether an order that is to end needs a cancel now: one may be on its way, or just answered."""
+        heard, self.tracks[order_id].cancel_heard = self.tracks[order_id].cancel_heard, False
+        return not heard and order_id not in self._cancelling
+
+    def refusal(self, account: str, on_their_way: int) -> Reason | None:
+        """See `Venue.refusal`: what would only become one more order of which nobody knows what became of it."""
+        line = self._lines.get(account)
+        silence = None if line is None or not line.is_silent else line.silence
+        if silence is not None:
+            since = time_text(silence.since)
+            return Reason("venue_silent", "account", account, f"an answer of {self.name}; none since {since}")
+        if on_their_way >= self.max_in_flight:
+            most = f"fewer than {self.max_in_flight} orders on their way to {self.name}"
+            return Reason("venue_busy", "account", account, most)
+        return None
 
     def forget(self, order_id: str) -> None:
         """See `Venue.forget`."""
@@ -149,21 +189,30 @@ class LiveVenue:
         """Send an order under its client order id. Raises ExchangeTimeout."""
         track.since = asyncio.get_running_loop().time()
         try:
-            shown = await self.within(self.exchange.place(order, seconds))
+            shown = await self.ask(order.account, self.exchange.place(order, seconds))
         except ExchangeRefused as refusal:
             return VenueClosed(order.id, OrderStatus.REJECTED, Reason(refusal.code, None, None, refusal.message))
         track.acknowledged = True
         if shown.filled or shown.status.is_final:
-            self.woken.set()  # its trades are to be fetched
+            self.line(order.account).woken.set()  # its trades are to be fetched
         return shown
 
-    async def within(self, call: Awaitable[T]) -> T:
-        """The answer of a call that may take so long. Raises ExchangeTimeout."""
-        try:
-            async with asyncio.timeout(self.times.timeout):
-                return await call
-        except TimeoutError as error:
-            raise ExchangeTimeout(f"{self.name} gave no answer within {self.times.timeout:g} s") from error
+    def line(self, account: str) -> Line:
+        """The line for an account."""
+        line = self._lines.get(account)
+        if line is None:
+            line = self._lines[account] = Line(self.name, self.clock, self.times.timeout, self.max_in_flight)
+        return line
+
+    async def ask(self, account: str, call: Coroutine[Any, Any, T]) -> T:
+        """The answer of a call that is made for an account. Raises ExchangeTimeout, ExchangeRefused."""
+        return await self.line(account).ask(call)
+
+    async def heard(self, account: str) -> AsyncIterator[ExchangeTrade]:
+        """Trades as they happen, until the connection is lost, in whichever way the client says so."""
+        with suppress(Exception):  # the rounds find out, and say, whether the venue answers
+            async for trade in self.exchange.stream(account):
+                yield trade
 
 
 def as_report(order: Order, shown: ExchangeOrder, track: Track) -> VenueOrder:

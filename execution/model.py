@@ -404,6 +404,18 @@ class HaltChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class VenueChanged:
+    """A live venue does not answer for an account any more, or does again; `since` when. `reason`: how its last call
+    failed."""
+
+    account: str
+    venue: str
+    answers: bool
+    since: datetime
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Halt:
     """Who halted trading of an account, when and why."""
 
@@ -431,7 +443,7 @@ class AlertRaised:
     about: Mapping[str, str] = field(default_factory=dict)
 
 
-Event: TypeAlias = Responded | FactsRecorded | OrderChanged | HaltChanged | AlertRaised
+Event: TypeAlias = Responded | FactsRecorded | OrderChanged | HaltChanged | VenueChanged | AlertRaised
 
 
 def trade_cash_effect(side: Side, quantity: Decimal, price: Decimal, fee_in_cash: Decimal = ZERO) -> Decimal:

@@ -95,6 +95,10 @@ class PaperVenue:
 
     # ---- the venue protocol ---------------------------------------------------------------------------
 
+    def refusal(self, account: str, on_their_way: int) -> Reason | None:
+        """See `Venue.refusal`."""
+        return None
+
     async def place(self, order: Order, waited: float = 0.0) -> list[VenueReport]:
         """See `Venue.place`."""
         return await self._enter(_Resting(order, ZERO, 0, order.decided_at or self._clock.now(), None))

@@ -17,11 +17,12 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from config.times import time_text
 from execution import ledger, orders
 from execution.doubts import NOT_SHOWN, was_shown
-from execution.exchange import ExchangeOrder, ExchangeRefused, ExchangeTimeout, ExchangeTrade
-from execution.live import LiveVenue, Track, as_report
-from execution.model import AlertRaised, Event, Order, OrderStatus, Reason, Severity
+from execution.exchange import ExchangeOrder, ExchangeTimeout, ExchangeTrade
+from execution.live import OUT_OF_REACH, LiveVenue, Track, as_report
+from execution.model import AlertRaised, Event, Order, OrderStatus, Reason, Severity, VenueChanged
 from execution.ports import Reader
 from execution.service import ExecutionService
 from execution.venue import VenueClosed, VenueReport, VenueTrade
@@ -35,8 +36,6 @@ _LATE = 50
 Tell = Callable[[Sequence[Event]], Awaitable[None]]
 """Hands events on; they are committed."""
 
-_OUT_OF_REACH = (ExchangeTimeout, ExchangeRefused)
-
 
 class Reconciler:
     """See the module. One for each live venue; `round` and `listen` are called from the event loop."""
@@ -46,7 +45,8 @@ class Reconciler:
         self._service = service
         self._reader = reader
         self._tell = tell
-        self._deep_from = 0.0
+        self._deep_from: dict[str, float] = {}
+        self._told: dict[str, bool] = {}
         self._latest: dict[str, tuple[int, datetime]] = {}
         self._refused: set[str] = set()
 
@@ -58,29 +58,45 @@ class Reconciler:
 
     # ---- one round ------------------------------------------------------------------------------------
 
-    async def round(self) -> None:
+    async def round(self, account: str) -> None:
         """Trades first, so that an order which the venue shows as done closes in the same round.
 
         Raises StorageUnavailable, LeaseLost.
         """
         now = asyncio.get_running_loop().time()
-        deep = now >= self._deep_from
+        deep = now >= self._deep_from.get(account, 0.0)
         if deep:
-            self._deep_from = now + self.venue.times.deep_poll
-        await _all(self._fetch(account, deep) for account in self.accounts)
-        await _all(self._look_after(order) for order in self._open_orders())
+            self._deep_from[account] = now + self.venue.times.deep_poll
+        await self._fetch(account, deep)
+        await _all(self._look_after(order) for order in self._service.state.open_orders(account))
         if deep:
-            await _all(self._look_for_late(account) for account in self.accounts)
+            await self._look_for_late(account)
+        await self._tell_of_silence(account)
 
     async def listen(self, account: str) -> None:
         """Record trades as they happen, until the connection is lost. Raises StorageUnavailable, LeaseLost."""
-        with suppress(*_OUT_OF_REACH):
-            async for trade in self.venue.exchange.stream(account):
-                await self._record([VenueTrade(account, trade)])
+        async for trade in self.venue.heard(account):
+            await self._record([VenueTrade(account, trade)])
 
-    def _open_orders(self) -> list[Order]:
-        accounts = set(self.accounts)
-        return [order for order in self._service.state.open_orders() if order.account in accounts]
+    async def _tell_of_silence(self, account: str) -> None:
+        """Whether the venue answers: once, and when it changes."""
+        line, before = self.venue.line(account), self._told.get(account)
+        if before == (not line.is_silent):
+            return
+        self._told[account] = not line.is_silent
+        name = self.venue.name
+        if line.is_silent and line.silence is not None:
+            since, why = line.silence.since, line.silence.why
+            message = (
+                f"{name} has not answered for {account} since {time_text(since)} ({why}): new orders are refused, and"
+                " what became of open ones is not known until it does"
+            )
+            alert = AlertRaised(Severity.HIGH, "venue_silent", message, account, {"venue": name})
+            await self._tell([VenueChanged(account, name, False, since, why), alert])
+            return
+        back = AlertRaised(Severity.INFO, "venue_answers", f"{name} answers for {account} again", account)
+        changed = VenueChanged(account, name, True, self.venue.clock.now())
+        await self._tell([changed] if before is None else [changed, back])
 
     async def _record(self, reports: Sequence[VenueReport]) -> None:
         try:
@@ -107,10 +123,10 @@ class Reconciler:
     async def _fetch(self, account: str, deep: bool) -> None:
         since = await self._since(account, deep)
         try:
-            told = await self.venue.within(self.venue.exchange.trades(account, since))
-        except _OUT_OF_REACH:
+            told = await self.venue.ask(account, self.venue.exchange.trades(account, since))
+        except OUT_OF_REACH:
             if deep:
-                self._deep_from = 0.0  # the next round tries again
+                self._deep_from[account] = 0.0  # the next round tries again
             return
         if not told:
             return
@@ -150,13 +166,13 @@ class Reconciler:
         track = venue.follow(order)
         asked = asyncio.get_running_loop().time()
         self._note_ending(order, track, asked)
-        if track.ending is not None:
-            with suppress(*_OUT_OF_REACH):
-                await venue.within(venue.exchange.cancel(order))
+        if track.ending is not None and venue.must_be_cancelled(order.id):
+            with suppress(*OUT_OF_REACH):
+                await venue.ask(order.account, venue.exchange.cancel(order))
         asked = asyncio.get_running_loop().time()
         try:
-            shown = await venue.within(venue.exchange.find(order))
-        except _OUT_OF_REACH:
+            shown = await venue.ask(order.account, venue.exchange.find(order))
+        except OUT_OF_REACH:
             return
         current = self._service.state.open_order(order.id)
         if current is None:
@@ -246,11 +262,11 @@ class Reconciler:
 
     async def _end_late(self, order: Order) -> None:
         venue = self.venue
-        with suppress(*_OUT_OF_REACH):
-            shown = await venue.within(venue.exchange.find(order))
+        with suppress(*OUT_OF_REACH):
+            shown = await venue.ask(order.account, venue.exchange.find(order))
             if shown is None or shown.status.is_final:
                 return  # its trades, if there are any, are told as such
-            await venue.within(venue.exchange.cancel(order))
+            await venue.ask(order.account, venue.exchange.cancel(order))
             message = (
                 f"order {order.id}, closed here as {order.status}, was open at {venue.name} and is cancelled there"
             )

@@ -1,6 +1,6 @@
 """Requests inside the write transaction: known ones get their answer, new ones are checked and stored."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -39,6 +39,7 @@ from execution.ports import Clock
 from execution.risk import RiskApproved, RiskRefused, check
 from execution.state import TradingState
 from execution.tables import JsonDocument
+from execution.venue import Venue
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class RequestDesk:
         clock: Clock,
         limits: RiskLimits,
         losses: LossWatch,
-        venues: Collection[str],
+        venues: Mapping[str, Venue],
     ) -> None:
         self.state = state
         self._tail = tail
@@ -131,12 +132,9 @@ class RequestDesk:
         now = self._clock.now()
         if request.symbol not in self.state.instruments:
             self.state.reload_catalogue(connection)
-        venue = self.state.accounts[request.account].venue
-        if venue not in self._venues:
-            expected = f"an account at a venue that is connected ({', '.join(sorted(self._venues))}), not at {venue}"
-            return self._remember_refusal(
-                connection, envelope, Reason("venue_not_connected", "account", request.account, expected)
-            )
+        closed = self._closed(self.state.accounts[request.account])
+        if closed is not None:
+            return self._remember_refusal(connection, envelope, closed)
         verdict = check(request, self.state, self._limits, now)
         if isinstance(verdict, RiskRefused):
             return self._remember_refusal(connection, envelope, verdict.reason)
@@ -171,6 +169,17 @@ class RequestDesk:
         if self._limits.max_orders_per_minute:
             self.state.counted(order.account, now)
         return Accepted(order)
+
+    def _closed(self, account: Account) -> Reason | None:
+        """Why no order of an account can be sent now, if none can."""
+        venue = self._venues.get(account.venue)
+        if venue is None:
+            names = ", ".join(sorted(self._venues))
+            expected = f"an account at a venue that is connected ({names}), not at {account.venue}"
+            return Reason("venue_not_connected", "account", account.name, expected)
+        if account.kind is not AccountKind.LIVE:
+            return None
+        return venue.refusal(account.name, self.state.on_their_way(account.name))
 
     def _refuse_by_losses(
         self, connection: Connection, request: OrderRequest, envelope: Envelope, verdict: RiskApproved

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 
@@ -51,6 +52,13 @@ STORAGE = "storage"
 """Who halted trading when the database could not commit. Not stored, for want of a storage."""
 
 
+class Unsent(NamedTuple):
+    """An order that is committed and not sent yet; `began`: when its request was taken up, by the event loop."""
+
+    order: Order
+    began: float
+
+
 class ExecutionService:
     """See the module. One instance per process holds the execution role."""
 
@@ -74,10 +82,10 @@ class ExecutionService:
         self._recorder = Recorder(state, tail, clock)
         self._paper = paper
         self._venues: dict[str, Venue] = {**(venues or {}), paper.name: paper}
-        self._desk = RequestDesk(state, tail, clock, limits, self._losses, frozenset(self._venues))
+        self._desk = RequestDesk(state, tail, clock, limits, self._losses, self._venues)
         self._seen: dict[tuple[str, str], datetime] = {}
         self._unrecorded: list[VenueReport] = []
-        self._unsent: list[tuple[Order, float]] = []
+        self._unsent: list[Unsent] = []
         self._alerted: set[tuple[str, ...]] = set()
         self.storage_failure: str | None = None
         self._kept_totals = 0
@@ -123,7 +131,12 @@ class ExecutionService:
     # ---- requests -------------------------------------------------------------------------------------
 
     async def handle(self, envelope: Envelope) -> list[Event]:
-        """Take one request; the events are to be published after this returns (all is committed)."""
+        """Take one request to its end; the events are to be published after this returns (all is committed)."""
+        taken = await self.take(envelope)
+        return await self.send(taken) if isinstance(taken, Unsent) else taken
+
+    async def take(self, envelope: Envelope) -> "list[Event] | Unsent":
+        """Commit one request. Returns what is to be said; or an order that is to be sent now."""
         request = envelope.request
         began = asyncio.get_running_loop().time()
         resuming = isinstance(request, HaltRequest) and not request.halted
@@ -136,7 +149,7 @@ class ExecutionService:
         if isinstance(intake, Repeated):
             return [intake.answer]
         if isinstance(intake, Accepted):
-            return await self._send(intake.order, began)
+            return Unsent(intake.order, began)
         events = list(intake.events)
         if resuming and isinstance(events[0], HaltChanged):
             if self.storage_failure is not None:
@@ -178,13 +191,14 @@ class ExecutionService:
 
     # ---- orders ---------------------------------------------------------------------------------------
 
-    async def _send(self, order: Order, began: float) -> list[Event]:
+    async def send(self, unsent: "Unsent") -> list[Event]:
         """Send a committed order. Between commit and sending, a halt or the expiry may have come.
 
         An order that the venue could not take for want of the storage is sent later, see `on_timer`. The wait
         is counted in seconds of the event loop: the clock of a feed may run on by minutes between two candles,
         which says nothing about how long the sender has waited.
         """
+        order, began = unsent
         reports: list[VenueReport]
         waited = asyncio.get_running_loop().time() - began
         if self.state.halt_of(order.account) is not None:
@@ -197,7 +211,7 @@ class ExecutionService:
             except VenueError as error:
                 reports = [VenueClosed(order.id, OrderStatus.UNKNOWN, _venue_reason(error))]
             except StorageUnavailable:
-                self._unsent.append((order, began))
+                self._unsent.append(unsent)
                 reports = []
         if reports:
             return await self._record(reports)
@@ -209,9 +223,9 @@ class ExecutionService:
         """Committed orders that the venue could not take before."""
         unsent, self._unsent = self._unsent, []
         events: list[Event] = []
-        for order, began in unsent:
-            if self.state.open_order(order.id) is not None:  # nobody cancelled it meanwhile
-                events += await self._send(order, began)
+        for one in unsent:
+            if self.state.open_order(one.order.id) is not None:  # nobody cancelled it meanwhile
+                events += await self.send(one)
         return events
 
     async def _cancel(self, order: Order) -> list[Event]:

@@ -216,6 +216,11 @@ class TradingState:
         """Open orders, oldest first."""
         return [o for o in list(self._open.values()) if account is None or o.account == account]
 
+    def on_their_way(self, account: str) -> int:
+        """How many orders of an account are sent, or just before it, and not shown by their venue yet."""
+        orders_ = list(self._open.values())
+        return sum(order.account == account and order.status is OrderStatus.REQUESTED for order in orders_)
+
     def frozen_by(self, account: str, symbol: str) -> str | None:
         """The order of this symbol whose outcome is unknown, if there is one."""
         for order in list(self._unknown.values()):

@@ -95,6 +95,11 @@ class Venue(Protocol):
         """Execution closed the order itself (it could not pay for a fill)."""
         ...
 
+    def refusal(self, account: str, on_their_way: int) -> Reason | None:
+        """Why an account can send no order now, `on_their_way` being those that the venue has not shown yet. Asked
+        for accounts at live venues only, inside the write transaction."""
+        ...
+
 
 class AbsentVenue:
     """The venue of an account when this process has no connection to it: nothing can be done, and nothing is
@@ -119,6 +124,10 @@ class AbsentVenue:
 
     def forget(self, order_id: str) -> None:
         """See `Venue.forget`."""
+
+    def refusal(self, account: str, on_their_way: int) -> Reason | None:
+        """See `Venue.refusal`."""
+        return None  # requests are refused before
 
     def _error(self) -> VenueError:
         return VenueError(f"this process has no connection to the venue {self.name}")

@@ -147,7 +147,8 @@ def build_core(
     execution = portfolio = signals = None
     live: list[LiveVenue] = []
     if "execution" in roles:
-        live = [LiveVenue(exchange, clock, live_times(settings)) for exchange in exchanges.values()]
+        most = settings.live.max_in_flight
+        live = [LiveVenue(exchange, clock, live_times(settings), most) for exchange in exchanges.values()]
         execution = _build_execution(settings, writer, reader, clock, live)
     if "portfolio" in roles:
         portfolio = PortfolioService(

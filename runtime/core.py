@@ -24,12 +24,13 @@ from execution.model import (
     HaltChanged,
     HaltRequest,
     OrderRequest,
+    OrderStatus,
     Price,
     Responded,
 )
 from execution.ports import TransactionParticipant, Writer
 from execution.reconcile import Reconciler
-from execution.service import Envelope, ExecutionService
+from execution.service import Envelope, ExecutionService, Unsent
 from portfolio.books import FillOutcome
 from portfolio.position import PortfolioChanged, PositionChanged
 from portfolio.service import PortfolioService
@@ -151,6 +152,23 @@ class Core:
         """One request, from whoever."""
         assert self.execution is not None
         await self.spread(await self.execution.handle(envelope))
+
+    async def take(self, envelope: Envelope) -> Unsent | None:
+        """One request from the bus, committed. Returns an order that goes to a venue far away: it is to be handed to
+        `send`, for which nobody else should wait."""
+        assert self.execution is not None
+        taken = await self.execution.take(envelope)
+        if isinstance(taken, Unsent):
+            if taken.order.status is OrderStatus.REQUESTED:
+                return taken
+            taken = await self.execution.send(taken)
+        await self.spread(taken)
+        return None
+
+    async def send(self, unsent: Unsent) -> None:
+        """Send an order that was taken, and say what became of it."""
+        assert self.execution is not None
+        await self.spread(await self.execution.send(unsent))
 
     async def store_allocations(self) -> None:
         """Write the allocations of the fills since the last time. Raises StorageUnavailable: they wait on."""

@@ -35,7 +35,7 @@ from execution.model import (
     Severity,
 )
 from execution.ports import Clock, Reader
-from execution.service import Envelope
+from execution.service import Envelope, Unsent
 from runtime.bus import Bus, Connected, Incoming
 from runtime.codec import decode
 from runtime.core import Core
@@ -95,6 +95,7 @@ class Intake:
         self._numbers = itertools.count(1)
         self._slots = asyncio.Semaphore(max_in_flight)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sending: set[asyncio.Task[None]] = set()
         self._market: asyncio.Queue[tuple[Incoming, Candle | Price]] = asyncio.Queue()
         self._market_taken = self._market_done = 0
         self._waiting_for_market: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -139,9 +140,9 @@ class Intake:
             await asyncio.gather(market, reading, return_exceptions=True)
 
     async def drain(self) -> None:
-        """Return when the requests under way are done."""
-        if self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Return when the requests under way are done, and the orders on their way answered."""
+        while under_way := self._tasks | self._sending:
+            await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _read(self) -> None:
         async for incoming in self._bus.messages():
@@ -166,6 +167,10 @@ class Intake:
     def _taken(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
         self._slots.release()
+        self._judge(task)
+
+    def _judge(self, task: "asyncio.Task[None]") -> None:
+        """A task that nobody waits for ended."""
         if not task.cancelled() and (error := task.exception()) is not None and not self._fatal.done():
             self._fatal.set_exception(error)
 
@@ -274,8 +279,32 @@ class Intake:
         request = decoded.message
         if match.route is RouteName.REQUEST and isinstance(request, OrderRequest):
             await self._first_price(request.symbol)
-        await self._core.handle(Envelope(request, decoded.body_hash, key))
+        unsent = await self._core.take(Envelope(request, decoded.body_hash, key))
+        if unsent is not None:
+            self._begin_to_send(unsent)
         await self._publisher.refusal_heard(request.account, request.request_id)
+
+    def _begin_to_send(self, unsent: Unsent) -> None:
+        """An order on its way to a venue that may be slow, or hang, takes no place from other requests: it is
+        committed, so that the broker may forget its request."""
+        task = asyncio.create_task(self._send(unsent))
+        self._sending.add(task)
+        task.add_done_callback(self._sent)
+
+    async def _send(self, unsent: Unsent) -> None:
+        """Send an order and say what became of it. If that fails, the venue will be asked for it."""
+        try:
+            await self._core.send(unsent)
+        except LeaseLost:
+            raise
+        except StorageUnavailable as error:
+            log.error("the facts of an order wait for the storage", order=unsent.order.id, error=str(error))
+        except Exception:
+            log.exception("sending failed", order=unsent.order.id)
+
+    def _sent(self, task: "asyncio.Task[None]") -> None:
+        self._sending.discard(task)
+        self._judge(task)
 
     async def _is_ours(self, request: OrderRequest) -> bool:
         """Policies store a request before they send it. An external broker without an access list lets anybody

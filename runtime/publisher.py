@@ -24,6 +24,7 @@ from execution.model import (
     OrderRequest,
     Responded,
     ResponseStatus,
+    VenueChanged,
 )
 from execution.ports import Clock, Reader
 from portfolio.position import PortfolioChanged, PositionChanged
@@ -68,6 +69,7 @@ class Publisher:
             HaltChanged: self._halt,
             HaltRequest: self._halt_request,
             Integrity: self._integrity,
+            VenueChanged: self._venue,
             AlertRaised: self._alert,
             Recommendation: self._recommendation,
             BotState: self._bot_state,
@@ -192,6 +194,9 @@ class Publisher:
         return Outgoing(
             self._topics.halt(message.account), wire.encode(wire.halt_wire(message)), retain=True, keep=True
         )
+
+    def _venue(self, message: VenueChanged) -> Outgoing:
+        return Outgoing(self._topics.venue(message.account), wire.encode(wire.venue_wire(message)), retain=True)
 
     def _halt_request(self, message: HaltRequest) -> Outgoing:
         command = Command.HALT if message.halted else Command.RESUME

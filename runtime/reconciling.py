@@ -1,10 +1,13 @@
-"""Keeps a live venue reconciled: a round every few seconds, and a stream of trades for each account.
+"""Keeps a live venue reconciled: for each account a round every few seconds, and a stream of trades.
 
-What a round does is in `execution.reconcile`; here is when, and what becomes of it when the venue is away.
+What a round does is in `execution.reconcile`; here is when, and what becomes of it when the venue is away. Accounts
+do not wait for each other: the calls for one may hang.
 """
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 import structlog
 
@@ -23,34 +26,49 @@ class Reconciling:
     def __init__(self, reconciler: Reconciler, longest_pause: float) -> None:
         self._reconciler = reconciler
         self._longest_pause = longest_pause
-        self._streams: dict[str, asyncio.Task[None]] = {}
+        self._works: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Until cancelled. Raises LeaseLost."""
-        venue = self._reconciler.venue
         try:
             while True:
-                venue.woken.clear()
-                try:
-                    self._open_streams()
-                    await self._reconciler.round()
-                except StorageUnavailable as error:
-                    log.error("what a venue says waits for the storage", venue=venue.name, error=str(error))
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(venue.woken.wait(), venue.times.poll)
+                for account in self._reconciler.accounts:  # one may have been added meanwhile
+                    self._begin(account, self._look)
+                    self._begin(account, self._listen)
+                if self._works:
+                    await asyncio.wait(
+                        self._works.values(),
+                        timeout=self._reconciler.venue.times.poll,
+                        return_when=asyncio.FIRST_COMPLETED,
+                    )
+                else:
+                    await asyncio.sleep(self._reconciler.venue.times.poll)  # noqa: TID251 - the loop's time, which is simulated
         finally:
-            for stream in self._streams.values():
-                stream.cancel()
-            await asyncio.gather(*self._streams.values(), return_exceptions=True)
+            for work in self._works.values():
+                work.cancel()
+            await asyncio.gather(*self._works.values(), return_exceptions=True)
 
-    def _open_streams(self) -> None:
-        """One for each account, also for one that was added meanwhile. Raises what a stream ended with."""
-        for account in self._reconciler.accounts:
-            stream = self._streams.get(account)
-            if stream is None:
-                self._streams[account] = asyncio.create_task(self._listen(account))
-            elif stream.done():
-                stream.result()
+    def _begin(self, account: str, work: Callable[[str], Coroutine[Any, Any, None]]) -> None:
+        """Begin a work for an account, once. Raises what it ended with."""
+        key = (work.__name__, account)
+        task = self._works.get(key)
+        if task is None:
+            self._works[key] = asyncio.create_task(work(account))
+        elif task.done():
+            task.result()
+
+    async def _look(self, account: str) -> None:
+        """Round after round."""
+        venue = self._reconciler.venue
+        woken = venue.line(account).woken
+        while True:
+            woken.clear()
+            try:
+                await self._reconciler.round(account)
+            except StorageUnavailable as error:
+                log.error("what a venue says waits for the storage", venue=venue.name, error=str(error))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(woken.wait(), venue.times.poll)
 
     async def _listen(self, account: str) -> None:
         """Open the stream again and again; what was missed meanwhile is fetched by the rounds."""

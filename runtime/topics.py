@@ -73,6 +73,7 @@ class RouteName(StrEnum):
     ALERT = "alert"
     SYSTEM_ALERT = "system_alert"
     INTEGRITY = "integrity"
+    VENUE = "venue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +203,14 @@ ROUTES: tuple[Route, ...] = (
         True,
         "Integrity",
         "{account, ok, checked_at, sequence, problems}",
+    ),
+    Route(
+        RouteName.VENUE,
+        "{account}/venue",
+        Direction.OUT,
+        True,
+        "VenueChanged",
+        "{account, venue, answers, since, reason}; of accounts at live venues",
     ),
 )
 
@@ -376,6 +385,10 @@ class Topics:
     def integrity(self, account: str) -> str:
         """The state of an account's books."""
         return self._build(RouteName.INTEGRITY, (("account", account),))
+
+    def venue(self, account: str) -> str:
+        """Whether an account's live venue answers."""
+        return self._build(RouteName.VENUE, (("account", account),))
 
     def filter(self, name: RouteName, **parts: str) -> str:
         """The MQTT filter of a route: parts not given match any one level."""

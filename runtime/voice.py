@@ -6,7 +6,7 @@ Retained state is said again from what the services know: the broker may have lo
 import asyncio
 from collections.abc import Callable, Iterable
 
-from execution.model import Candle, HaltChanged, OrderRequest, Price
+from execution.model import Candle, HaltChanged, OrderRequest, Price, VenueChanged
 from runtime import wire
 from runtime.core import Core, Published
 from runtime.publisher import Outgoing, Publisher
@@ -34,6 +34,7 @@ class Voice:
         self._observe = observe
         self._repeat_seconds = repeat_seconds
         self._halts = {change.account: change for change in halts}
+        self._venues: dict[str, VenueChanged] = {}
         self._asked: dict[str, float] = {}
         self._shown: dict[str, Recommendation | None] = {}
 
@@ -47,6 +48,8 @@ class Voice:
                 self._observe(message)
                 return  # of two at once the one stored last is said already, and is what holds
             self._halts[message.account] = message
+        elif isinstance(message, VenueChanged):
+            self._venues[message.account] = message
         self._publisher.publish(message)
         self._observe(message)
 
@@ -70,6 +73,8 @@ class Voice:
         if self._core.execution is not None:
             for halt in self._halts.values():
                 self._publisher.publish(halt)
+            for venue in self._venues.values():
+                self._publisher.publish(venue)
         if self._core.portfolio is not None:
             for change in self._core.portfolio.all_state():
                 self._publisher.publish(change)

@@ -23,6 +23,7 @@ from execution.model import (
     Reason,
     Responded,
     Trade,
+    VenueChanged,
 )
 from runtime.messages import Integrity, Status
 from signals.model import BotState, Recommendation, StopLevels
@@ -205,6 +206,17 @@ def alert_wire(alert: AlertRaised, time: datetime | None = None) -> Wire:
         "account": alert.account,
         "about": dict(alert.about),
         "time": _time(time),
+    }
+
+
+def venue_wire(change: VenueChanged) -> Wire:
+    """Whether a live venue answers for an account."""
+    return {
+        "account": change.account,
+        "venue": change.venue,
+        "answers": change.answers,
+        "since": time_text(change.since),
+        "reason": change.reason,
     }
 
 

@@ -144,6 +144,13 @@ class LiveSettings(Section):
         le=31_536_000,
         description="How far those rounds look back, in seconds (2 days); more than a clock may ever be wrong.",
     )
+    max_in_flight: Whole = Field(
+        64,
+        ge=1,
+        le=10_000,
+        description="Orders of an account that may be on their way to its venue at once; further ones are refused "
+        "(venue_busy). Also the calls that may hang without an end before no more are made.",
+    )
     reconnect_max_seconds: Seconds = Field(
         30.0,
         ge=0.1,

@@ -24,6 +24,7 @@ from execution.model import (
     Responded,
     Side,
     Trade,
+    VenueChanged,
 )
 from execution.reconcile import Reconciler
 from tests.execution.house import BTC, START, Books, House, at
@@ -57,6 +58,8 @@ class ScriptedExchange:
         self.told: list[ExchangeTrade] = []
         self.streamed: list[ExchangeTrade] = []
         self.hangs = False
+        self.broken = False
+        """Trades cannot be understood by the client, which does not say so as it should."""
 
     # ---- the port -------------------------------------------------------------------------------------
 
@@ -88,10 +91,12 @@ class ScriptedExchange:
 
     async def trades(self, account: str, since: datetime) -> Sequence[ExchangeTrade]:
         self.since.append(since)
+        self._understand()
         await self._arrive()
         return self._reply([] if self.hidden else [trade for trade in self.told if trade.executed_at >= since])
 
     async def stream(self, account: str) -> AsyncIterator[ExchangeTrade]:
+        self._understand()
         while self.streamed:
             yield self.streamed.pop(0)
 
@@ -100,6 +105,10 @@ class ScriptedExchange:
             await asyncio.get_running_loop().create_future()
         if self.lose_requests:
             raise ExchangeTimeout("the request got lost")
+
+    def _understand(self) -> None:
+        if self.broken:
+            raise ValueError("no such field")
 
     def _reply(self, answer: T) -> T:
         if self.lose_replies:
@@ -200,16 +209,27 @@ def open_live_account(books: Books, cash: str = "10000") -> None:
 class LiveHouse(House):
     """A house with a live venue and its reconciler; what the reconciler tells is kept in `events`."""
 
-    def __init__(self, books: Books, exchange: ScriptedExchange, *, times: LiveTimes = TIMES, **options: Any) -> None:
+    def __init__(
+        self,
+        books: Books,
+        exchange: ScriptedExchange,
+        *,
+        times: LiveTimes = TIMES,
+        max_in_flight: int = 64,
+        **options: Any,
+    ) -> None:
         self.exchange = exchange
-        self.venue = LiveVenue(exchange, self, times)  # type: ignore[arg-type]  # its clock is made below
+        self.venue = LiveVenue(exchange, self, times, max_in_flight)  # type: ignore[arg-type]  # its clock is made below
         super().__init__(books, venues=[self.venue], **options)
         self.venue.clock = self.clock
         self.events: list[Event] = []
+        self.lines: list[VenueChanged] = []
+        """What was told of whether the venue answers."""
         self.reconciler = Reconciler(self.venue, self.service, self.reader, self._keep)
 
     async def _keep(self, events: Sequence[Event]) -> None:
-        self.events += events
+        self.lines += [event for event in events if isinstance(event, VenueChanged)]
+        self.events += [event for event in events if not isinstance(event, VenueChanged)]
 
     async def open(self) -> list[Event]:
         """Start, with a price."""
@@ -224,7 +244,8 @@ class LiveHouse(House):
     async def round(self) -> list[Event]:
         """One round of the reconciler; what it told."""
         self.events.clear()
-        await self.reconciler.round()
+        for account in self.reconciler.accounts:
+            await self.reconciler.round(account)
         return list(self.events)
 
     async def listen(self) -> list[Event]:

@@ -5,7 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from execution.errors import VenueError
-from execution.model import Order, OrderStatus
+from execution.model import Order, OrderStatus, Reason
 from execution.venue import VenueClosed, VenueFill, VenueReport
 from tests.execution.house import START
 
@@ -39,6 +39,9 @@ class ScriptedVenue:
     async def cancel(self, order: Order) -> list[VenueReport]:
         self.cancelled.append(order.id)
         return list(self.when_cancelled(order))
+
+    def refusal(self, account: str, on_their_way: int) -> Reason | None:
+        return None
 
     def forget(self, order_id: str) -> None:
         self.forgotten.append(order_id)

@@ -67,7 +67,7 @@ class Execution:
         self.prices.append(price)
         return ()
 
-    async def handle(self, envelope: Envelope) -> Sequence[Event]:
+    async def take(self, envelope: Envelope) -> Sequence[Event]:
         """One request; it is stored before anything else may fail."""
         request_id = envelope.request.request_id
         self.handled.append(request_id)

@@ -16,13 +16,13 @@ async def test_a_cancel_is_answered_at_once_and_repeated_until_the_order_is_fina
     placed = await live.buy("2", limit="90")
     exchange.lose_requests = True
     assert (await live.cancel(placed.order_id or "", account="live")).status == "done"
-    assert live.venue.woken.is_set()
+    await live.venue.line("live").woken.wait()
     await live.round()
     await live.round()
     assert live.placed(placed).status is OrderStatus.PENDING
     exchange.lose_requests = False
     (answer,) = answers(await live.round())
-    assert (answer.status, len(exchange.cancelled)) == ("cancelled", 3)
+    assert (answer.status, len(exchange.cancelled)) == ("cancelled", 4)
 
 
 async def test_a_halt_does_not_wait_for_the_venue_and_cancels_everything_once_it_is_back(

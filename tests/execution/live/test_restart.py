@@ -13,6 +13,10 @@ from tests.execution.house import answers, at, reason
 BUY = Side.BUY
 
 
+class Killed(BaseException):
+    """The process dies."""
+
+
 async def killed_while_sending(house: LiveHouse, *, arrives: bool, **wish: Any) -> str:
     """The process dies behind an order's commit; returns the order's id."""
     exchange = house.exchange
@@ -20,11 +24,11 @@ async def killed_while_sending(house: LiveHouse, *, arrives: bool, **wish: Any) 
     def die(order: Order) -> None:
         if arrives:
             exchange.orders[order.client_order_id] = exchange.open(order)
-        raise KeyboardInterrupt
+        raise Killed
 
     exchange.on_place = die
     request = house.order(BUY, **wish)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         await house.send(request)
     exchange.on_place = lambda _order: None
     house.close()
@@ -106,10 +110,12 @@ async def test_open_orders_of_a_halted_account_are_cancelled_after_a_restart(
     await live.buy("2", limit="90")
     exchange.lose_requests = True
     await live.send(live.halt_request(account="live"))
+    await live.venue.line("live").woken.wait()
     await live.round()
     live.close()
     exchange.lose_requests = False
     second = make()
     await second.open()
+    await second.venue.line("live").woken.wait()
     (answer,) = answers(await second.round())
-    assert (answer.status, len(exchange.cancelled)) == ("cancelled", 2)
+    assert (answer.status, len(exchange.cancelled)) == ("cancelled", 3)

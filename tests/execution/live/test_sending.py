@@ -10,7 +10,7 @@ from execution import orders
 from execution.exchange import ExchangeRefused
 from execution.live import LiveTimes
 from execution.model import Order, OrderStatus, Reason, Side
-from tests.execution.exchanges import LiveHouse, ScriptedExchange, later, open_live_account
+from tests.execution.exchanges import LiveHouse, ScriptedExchange, alerts, later, open_live_account
 from tests.execution.house import Books, House, answers, at, reason
 
 BUY = Side.BUY
@@ -68,7 +68,7 @@ async def test_an_order_that_is_filled_at_once_is_answered_with_its_trades(
 ) -> None:
     exchange.on_place = lambda order: exchange.fill(order, "2", status=OrderStatus.FILLED)
     placed = await live.buy("2")
-    assert (placed.status, live.venue.woken.is_set()) == ("accepted", True)
+    assert (placed.status, live.venue.line("live").woken.is_set()) == ("accepted", True)
     (answer,) = answers(await live.round())
     assert (answer.status, [trade.quantity for trade in answer.trades]) == ("filled", [2])
     assert live.state.cash("live") == 9800
@@ -103,7 +103,7 @@ async def test_a_venue_that_never_answers_is_given_up_after_the_timeout(
     await house.open()
     exchange.hangs = True
     assert (await house.buy("2")).status == "unknown"
-    assert await house.round() == []
+    assert alerts(await house.round()) == ["venue_silent"]
 
 
 async def test_an_account_at_a_venue_without_a_connection_is_refused_by_name(
