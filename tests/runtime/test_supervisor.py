@@ -28,7 +28,7 @@ async def started(command: list[str]) -> Child:
 async def test_a_child_ends_when_asked_and_a_stubborn_one_as_well() -> None:
     child = await started(ECHO)
     assert child.is_running
-    assert await child.stop() == -signal.SIGTERM
+    assert await child.stop(grace=PATIENCE) == -signal.SIGTERM
     assert list(child.last_lines) == ["ready"]
     stubborn = await started(STUBBORN)
     assert await stubborn.stop(grace=0.1) == -signal.SIGKILL

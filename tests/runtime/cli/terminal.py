@@ -6,11 +6,12 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from typer.testing import CliRunner
 
@@ -75,6 +76,30 @@ def process(*arguments: str | Path, **options: Any) -> Iterator["subprocess.Pope
             assert stream is not None
             stream.close()
         running.wait()
+
+
+def until(running: "subprocess.Popen[str]", *texts: str) -> str:
+    """The next line of its stdout with all of these texts."""
+    for line in stdout_of(running):
+        if all(text in line for text in texts):
+            return line
+    raise AssertionError(f"ended without {texts!r}")
+
+
+def until_trade(running: "subprocess.Popen[str]", side: str = "") -> str:
+    """The demo's next line of a trade. There are prices then, and what the daemon says at its start has been said."""
+    return until(running, f" {side} " if side else " ", " @ ")
+
+
+T = TypeVar("T")
+
+
+def eventually(look: Callable[[], T], is_so: Callable[[T], object]) -> T:
+    """Look again and again until it is so; there is no event to wait for beside a daemon."""
+    deadline = time.monotonic() + PATIENCE
+    while not is_so(seen := look()):
+        assert time.monotonic() < deadline, seen
+    return seen
 
 
 def stdout_of(running: "subprocess.Popen[str]") -> IO[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.brokers import free_port
 from tests.runtime.cli.terminal import candle_file, fillbook
 
 
@@ -81,10 +82,7 @@ def test_the_data_folder_option_beats_the_environment(tmp_path: Path, monkeypatc
 
 
 def test_doctor_is_content_with_a_new_place(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = probe.getsockname()[1]
-    found = fillbook("doctor", "--json", "--set", f"broker.port={free}")
+    found = fillbook("doctor", "--json", "--set", f"broker.port={free_port()}")
     checks = {check["name"]: check for check in found.json["checks"]}
     assert found.code == 0, found.out
     assert checks["port"]["status"] == "ok"

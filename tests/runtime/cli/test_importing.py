@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.cli.terminal import Result, candle_file, demo, fillbook, process
+from tests.runtime.cli.terminal import Result, candle_file, demo, fillbook, process, until_trade
 
 HEADER = "executed_at,symbol,side,quantity,price,fee,fee_asset,order_id,venue_trade_id,triggered_by"
 EXAMPLE = (
@@ -201,21 +201,30 @@ def test_a_correction_says_exactly_one_thing(here: Here, tmp_path: Path, options
     assert len(here.trades()) == 3
 
 
-def test_killed_in_the_middle_the_rest_is_added_and_nothing_twice(here: Here, tmp_path: Path) -> None:
-    file = many(tmp_path / "many.csv", 12_000)
-    here.bring(fills(tmp_path / "x.csv"))
+def test_killed_in_the_middle_the_rest_is_added_and_nothing_twice(tmp_path: Path) -> None:
+    for count in (12_000, 40_000, 120_000):  # a longer one, should it have been over before somebody looked
+        file = many(tmp_path / "many.csv", count)
+        here = Here(tmp_path / f"books-{count}")
+        here.bring(fills(tmp_path / "x.csv"))
+        added = _kill_an_import(here, file)
+        if added < count:
+            break
+    assert 2000 <= added < count
+    assert added % 2000 == 0, "whole transactions"
+    found = here.bring(file)
+    assert (found["added"], found["duplicate"]) == (count - added, added)
+    here("verify")
+
+
+def _kill_an_import(here: Here, file: Path) -> int:
+    """Kill it when something of it is stored; how much that is."""
+    before = _count(here.folder)
     with process("import", file, "--data-dir", here.folder) as running:
-        while _count(here.folder) < 2000:
-            assert running.poll() is None, "it was to be killed before its end"
+        while _count(here.folder) == before and running.poll() is None:
             time.sleep(0.01)
         running.send_signal(signal.SIGKILL)
         running.wait()
-    added = _count(here.folder) - 3
-    assert 2000 <= added < 12_000
-    assert added % 2000 == 0, "whole transactions"
-    found = here.bring(file)
-    assert (found["added"], found["duplicate"]) == (12_000 - added, added)
-    here("verify")
+    return _count(here.folder) - before
 
 
 def _count(folder: Path) -> int:
@@ -229,7 +238,8 @@ def _count(folder: Path) -> int:
 def test_beside_a_running_daemon_which_learns_of_new_symbols_and_goes_on_trading(here: Here, tmp_path: Path) -> None:
     mine = [line.replace("BTC-USD", "OWN-USD") for line in EXAMPLE]  # the demo's bot trades BTC-USD
     file = fills(tmp_path / "x.csv", [*mine, "2026-01-01T10:11:00Z,NEW-USD,BUY,5,2,,,,,"])
-    with demo(here.folder):
+    with demo(here.folder) as running:
+        until_trade(running)
         found = here.bring(file)
         assert (found["added"], found["symbols_registered"]) == (4, ["OWN-USD", "NEW-USD"])
         stored = [pnl for symbol, pnl in here.allocations("symbol", "pnl") if symbol == "OWN-USD"]

@@ -12,7 +12,7 @@ from config.settings import Settings
 from execution.limits import RiskLimits
 from runtime.composition import risk_limits
 from runtime.limits import LIMITS, configured, limits_from
-from tests.runtime.cli.terminal import SMA_CROSS, candle_file, demo, fillbook, stdout_of
+from tests.runtime.cli.terminal import SMA_CROSS, candle_file, demo, fillbook, until_trade
 
 USED = ("risk.max_orders_per_minute", "risk.max_symbol_exposure", "risk.max_total_exposure", "risk.max_daily_loss")
 
@@ -125,9 +125,7 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of a running daemon with limits, which knows prices."""
     folder = tmp_path_factory.mktemp("limited") / "data"
     with demo(folder, "--set", "risk.max_symbol_exposure=777", "--set", "risk.price_collar_pct=5") as running:
-        for line in stdout_of(running):
-            if " BUY " in line and " @ " in line:
-                break
+        until_trade(running)
         yield folder
 
 

@@ -10,15 +10,7 @@ from pathlib import Path
 
 from config.settings import SHIPPED_BOTS
 from tests.integration.brokers import PATIENCE, free_port
-from tests.runtime.cli.terminal import ROOT, demo, fillbook, stdout_of
-
-
-def until(running: "subprocess.Popen[str]", *texts: str) -> str:
-    """The next line with all of these texts."""
-    for line in stdout_of(running):
-        if all(text in line for text in texts):
-            return line
-    raise AssertionError(f"ended without {texts!r}")
+from tests.runtime.cli.terminal import ROOT, demo, fillbook, until
 
 
 def test_the_demo_says_what_its_changed_files_led_to_and_bots_shows_the_fault(tmp_path: Path) -> None:

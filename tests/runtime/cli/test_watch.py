@@ -18,14 +18,17 @@ from pathlib import Path
 import pytest
 
 from tests.integration.brokers import PATIENCE
-from tests.runtime.cli.terminal import ROOT, demo, fillbook
+from tests.runtime.cli.terminal import ROOT, demo, eventually, fillbook, until_trade
+
+SERVICES = {"execution", "portfolio", "signals"}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The books of a running demo."""
+    """The books of a running demo that has said all there is to say at a start."""
     folder = tmp_path_factory.mktemp("watch") / "data"
-    with demo(folder):
+    with demo(folder) as running:
+        until_trade(running)
         yield folder
 
 
@@ -53,11 +56,14 @@ def test_an_account_that_cannot_be_one_is_refused() -> None:
 
 
 def test_once_json_is_the_state_of_the_running_daemon(data: Path) -> None:
-    found = fillbook("watch", "--once", "--json", "--data-dir", data)
+    found = eventually(
+        lambda: fillbook("watch", "--once", "--json", "--data-dir", data),
+        lambda found: found.code or (found.json["services"].keys() >= SERVICES and len(found.json["markets"]) >= 3),
+    )
     assert found.code == 0, found.err
     seen = found.json
     assert seen["daemon"]["online"]
-    assert set(seen["services"]) == {"execution", "portfolio", "signals"}
+    assert set(seen["services"]) == SERVICES
     (account,) = seen["accounts"]
     assert account["account"] == "main"
     assert account["portfolio"]["currency"] == "USD"

@@ -122,10 +122,10 @@ async def test_s_stops_the_chosen_bot_g_starts_it_e_has_it_evaluate() -> None:
 async def test_a_bot_that_does_not_stop_is_said_so() -> None:
     async with House({"deaf": True}) as house:
         await house.furnish()
-        async with house.app(bot_seconds=0.2).run_test(size=(100, 30)) as pilot:
+        async with house.app(bot_seconds=1).run_test(size=(100, 30)) as pilot:
             await until(pilot, "trend")
             await pilot.press("s", "y")
-            await until(pilot, "bot trend did not become STOPPED within 0.2 s; it is RUNNING")
+            await until(pilot, "bot trend did not become STOPPED within 1 s; it is RUNNING")
 
 
 async def test_without_bots_there_is_none_to_stop() -> None:
@@ -216,8 +216,9 @@ async def test_a_flood_of_trades_is_painted_a_few_times_a_second(monkeypatch: py
             for sequence in range(8, 5008):
                 await house.say(TOPICS.trade("main"), trade(sequence))
             await when(lambda: app._watched.sequence == 5007)
+            await when(lambda: bool(paints))
             seconds = loop.time() - begun
-            assert 0 < len(paints) <= seconds / 0.2 + 2
+            assert len(paints) <= seconds / 0.2 + 2
             await until(pilot, "/200")
 
 
