@@ -56,3 +56,5 @@ def configure_logging(settings: LogSettings) -> None:
     root.handlers[:] = [handler]
     root.setLevel(settings.level.upper())
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    # It tells each change of a watched folder: a log that lies there itself would never come to rest.
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)
