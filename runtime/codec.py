@@ -26,7 +26,7 @@ from execution.model import (
     Reason,
     TimeInForce,
 )
-from runtime.jsondoc import Document, Limits, parse_object, shown
+from runtime.jsondoc import SHOWN, Document, Limits, parse_object, shown
 from runtime.messages import BotAction, BotCommand, Decoded, Message, RecomputeRequest, Refused, Undecodable
 from runtime.payloads import (
     BotSetPayload,
@@ -221,6 +221,9 @@ def _decode_bot_set(match: Match, payload: bytes, limits: Limits) -> Outcome:
     if word in (b"start", b"stop", b"evaluate"):
         action = BotAction(word.decode("ascii"))
         return Decoded(BotCommand(match.bot, action), body_hash({"action": str(action)}, match.route), False)
+    if word.isalpha() and word.isascii():
+        said = word[:SHOWN].decode("ascii")
+        return Undecodable(Reason("unknown_action", "action", said, f"one of {', '.join(BotAction)}"))
     document = parse_object(payload, limits)
     if isinstance(document, Undecodable):
         return document

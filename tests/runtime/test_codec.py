@@ -18,6 +18,7 @@ from execution.model import (
     HaltRequest,
     OrderRequest,
     Price,
+    Reason,
     Side,
     TimeInForce,
 )
@@ -272,7 +273,9 @@ def test_bots_are_steered_by_word_or_object() -> None:
     assert message(b" stop\n", "bot/weighted/set") == BotCommand("weighted", BotAction.STOP)
     assert message({"action": "evaluate"}, "bot/weighted/set") == BotCommand("weighted", BotAction.EVALUATE)
     assert refusal({"action": "explode"}, "bot/weighted/set").reasons[0].field == "action"
-    assert isinstance(read(b"explode", "bot/weighted/set"), Undecodable)
+    assert read(b"explode", "bot/weighted/set") == Undecodable(
+        Reason("unknown_action", "action", "explode", "one of start, stop, evaluate")
+    )
 
 
 def test_candles_and_prices_are_read_and_a_candle_outside_its_range_is_refused() -> None:
