@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from decimal import Decimal
 from pathlib import Path
 
@@ -17,6 +18,12 @@ from tests.integration.brokers import PATIENCE
 from tests.runtime.cli.terminal import ROOT, SMA_CROSS, candle_file, fillbook, process
 
 QUANTITY = ("--set", "bots.sma-cross.quantity=0.01")
+
+
+@pytest.fixture(scope="module")
+def long_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Candles enough that a replay of them can be interrupted."""
+    return candle_file(tmp_path_factory.mktemp("long") / "btc.csv", 60_000)
 
 
 def test_replay_prints_the_promised_json_and_twice_the_same_hash(tmp_path: Path) -> None:
@@ -166,13 +173,13 @@ def test_cash_that_is_no_amount_is_a_usage_error(tmp_path: Path) -> None:
         assert "--cash" in found.err
 
 
-def test_ctrl_c_ends_a_replay_with_130_and_without_a_traceback(tmp_path: Path) -> None:
-    file = candle_file(tmp_path / "btc.csv", 60_000)
+def test_ctrl_c_ends_a_replay_with_130_and_without_a_traceback(tmp_path: Path, long_file: Path) -> None:
     with process(
-        "replay", "--bots", SMA_CROSS, "--candles", f"BTC-USD={file}", "--db", tmp_path / "kept.db"
+        "replay", "--bots", SMA_CROSS, "--candles", f"BTC-USD={long_file}", "--db", tmp_path / "kept.db"
     ) as running:
         while not (tmp_path / "kept.db").exists():  # the file appears when the run begins
             assert running.poll() is None
+            time.sleep(0.01)
         running.send_signal(signal.SIGINT)
         _, err = running.communicate(timeout=PATIENCE)
     assert running.returncode == 130
@@ -291,24 +298,23 @@ def on_a_terminal(*arguments: str | Path, until: str | None = None) -> tuple[int
 
 
 def test_a_terminal_gets_a_progress_bar_over_all_runs(tmp_path: Path) -> None:
-    file = candle_file(tmp_path / "btc.csv", 20_000)
+    file = candle_file(tmp_path / "btc.csv", 4_000)
     code, out, seen = on_a_terminal(
         "replay", "--compare", "--bots", SMA_CROSS, "--candles", f"BTC-USD={file}", *QUANTITY, "--jobs", "2", "--json"
     )
     assert code == 0
     assert "2 runs" in seen
-    assert "/40000" in seen
+    assert "/8000" in seen
     assert json.loads(out)["items"]
 
 
 @pytest.mark.parametrize("moment", ["3 runs", r" [1-9][0-9]*/180000"], ids=["at the start", "in the middle"])
 def test_ctrl_c_ends_a_comparison_and_its_processes_with_130_and_without_a_traceback(
-    tmp_path: Path, moment: str
+    tmp_path: Path, moment: str, long_file: Path
 ) -> None:
-    file = candle_file(tmp_path / "btc.csv", 60_000)
     code, out, seen = on_a_terminal(
-        "replay", "--compare", "--bots", SMA_CROSS, "--bots", second_bot(tmp_path), "--candles", f"BTC-USD={file}",
-        *QUANTITY, "--jobs", "2", until=moment,
+        "replay", "--compare", "--bots", SMA_CROSS, "--bots", second_bot(tmp_path),
+        "--candles", f"BTC-USD={long_file}", *QUANTITY, "--jobs", "2", until=moment,
     )  # fmt: skip
     assert code == 130
     assert out == ""
