@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from config.quick import quickly_made
 from execution.model import AlertRaised, Fact, Order, Trade
 
 
@@ -25,6 +26,7 @@ class Batch:
     reopened: list[str] = field(default_factory=list)
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What one batch changed: facts, and orders with ALL their fills.

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
 from config.exact import ZERO
+from config.quick import quickly_made
 from config.times import timeframe_length
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
@@ -145,6 +146,7 @@ class Price(NamedTuple):
     time: datetime
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class OrderRequest:
     """An accepted wish. Exactly one of `quantity` (base), `notional` (quote) and `close` is set.
@@ -210,6 +212,7 @@ class HaltRequest:
 Request: TypeAlias = OrderRequest | CancelRequest | CashRequest | HaltRequest
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Order:
     """The intent with a status. `quantity` is None for a notional order until it is sized at its fill.
@@ -247,6 +250,7 @@ class Order:
         )  # fmt: skip
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Trade:
     """The immutable record of ONE fill.
@@ -322,6 +326,7 @@ class CashFlow:
 Fact: TypeAlias = Trade | CashFlow
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why something was refused: a stable code, the field at fault, its value, what was expected."""
@@ -357,6 +362,7 @@ class ResponseStatus(StrEnum):
 # ---- events: past tense, what the services hand to the runtime --------------------------------------
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Responded:
     """The answer to a request; a repeated request gets the final one again."""

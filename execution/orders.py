@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from config.quick import quickly_made
 from config.times import stored_time
 from execution import raw, tables
 from execution.ledger import derived_id
@@ -47,15 +48,13 @@ def reason_of(row: Any) -> Reason | None:
 
 def insert(connection: Connection, order: Order) -> None:
     """Store a new order."""
-    _insert_order.rows(
+    _insert_order.row(
         connection,
         [
-            [
-                order.id, order.request_id, order.client_order_id, order.account, order.symbol, order.side,
-                order.type, order.time_in_force, order.status, order.triggered_by, order.created_at, order.created_at,
-                order.expires_at, order.quantity, order.notional, order.close, order.limit_price, order.decided_at,
-                order.signal_context, order.note, reason_row(order.reason),
-            ]
+            order.id, order.request_id, order.client_order_id, order.account, order.symbol, order.side.value,
+            order.type.value, order.time_in_force.value, order.status.value, order.triggered_by, order.created_at,
+            order.created_at, order.expires_at, order.quantity, order.notional, order.close, order.limit_price,
+            order.decided_at, order.signal_context, order.note, reason_row(order.reason),
         ],
     )  # fmt: skip
 
@@ -66,7 +65,7 @@ def update_status(connection: Connection, order: Order, updated_at: datetime) ->
     raw.execute(
         connection,
         "UPDATE orders SET status = ?, reason = ?, updated_at = ? WHERE id = ?",
-        (str(order.status), reason, stored_time(updated_at), order.id),
+        (order.status.value, reason, stored_time(updated_at), order.id),
     )
 
 
@@ -174,6 +173,7 @@ def accepted_after(connection: Connection, instant: datetime) -> list[tuple[str,
 # ---- inbox --------------------------------------------------------------------------------------------
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class InboxRow:
     """What is remembered of a request: the same id and body give the same answer, for ever."""
@@ -191,13 +191,11 @@ class InboxRow:
 
 def remember(connection: Connection, row: InboxRow) -> None:
     """Store a request with its outcome."""
-    _insert_inbox.rows(
+    _insert_inbox.row(
         connection,
         [
-            [
-                row.account, row.request_id, row.body_hash, row.kind, row.triggered_by, row.received_at, row.order_id,
-                row.outcome, row.delivery,
-            ]
+            row.account, row.request_id, row.body_hash, row.kind, row.triggered_by, row.received_at, row.order_id,
+            row.outcome, row.delivery,
         ],
     )  # fmt: skip
 
@@ -212,6 +210,7 @@ def recall(connection: Connection, account: str, request_id: str) -> InboxRow | 
     return None
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """A broker's delivery of a request that its sender gave no id: what can be told of it again.

@@ -27,20 +27,9 @@ _BATCH = 1000
 """Rows that are fetched together."""
 
 
-def _decimal_text(value: Decimal | None) -> str | None:
-    return None if value is None else plain(value)
-
-
-def _time_text(value: datetime | None) -> str | None:
-    return None if value is None else stored_time(value)
-
-
-def _json(value: Any) -> str | None:
-    return None if value is None else json_text(value)
-
-
-# The same rules as the decorators' process_bind_param, without SQLAlchemy's two calls around it.
-_TEXT_FORMS: dict[type, Convert] = {ExactDecimal: _decimal_text, Instant: _time_text, JsonText: _json}
+# The same rules as the decorators' process_bind_param, of values that are not None, without SQLAlchemy's two calls
+# around it.
+_QUICK_FORMS: dict[type, Convert] = {ExactDecimal: plain, Instant: stored_time, JsonText: json_text, Flag: int}
 # And as their process_result_value, of values that are not None.
 _VALUES: dict[type, Convert] = {
     ExactDecimal: Decimal,
@@ -55,9 +44,9 @@ def _unless_null(convert: Convert, value: Any) -> Any:
 
 
 def _bind(column: Column[Any], dialect: Dialect) -> Convert | None:
-    """How a value becomes the driver's; None: as it is."""
-    quick = _TEXT_FORMS.get(type(column.type))
-    if quick is not None and not (dialect.name == "postgresql" and quick is _decimal_text):
+    """How a value that is not None becomes the driver's; None: as it is."""
+    quick = _QUICK_FORMS.get(type(column.type))
+    if quick is not None and not (dialect.name == "postgresql" and quick is plain):
         return quick
     return column.type.dialect_impl(dialect).bind_processor(dialect)
 
@@ -167,30 +156,44 @@ class Insert:
             self._prepared[dialect.name] = prepared
         return prepared
 
+    def row(self, connection: Connection, row: Sequence[Any]) -> None:
+        """Insert a row of Python values. (Of an enum the value: the driver looks for adapters otherwise.)"""
+        sql, binds = self._for(connection)
+        self._run(connection, sql, self._converted(row, binds))
+
     def rows(self, connection: Connection, rows: Iterable[Sequence[Any]]) -> None:
         """Insert rows of Python values."""
         sql, binds = self._for(connection)
-        converted = [list(row) for row in rows]
-        width = self._width
-        for values in converted:
-            if len(values) != width:
-                raise ValueError(f"{self.table.name} has {width} columns, not {len(values)}")
-            for index, bind in binds:
-                values[index] = bind(values[index])
-        self._run(connection, sql, converted)
+        self._run_many(connection, sql, [self._converted(row, binds) for row in rows])
+
+    def driver_row(self, connection: Connection, row: Sequence[Any]) -> None:
+        """Insert a row of the driver's values: texts where the columns are decimals, times or documents."""
+        self._run(connection, self._for(connection)[0], row)
 
     def driver_rows(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
-        """Insert rows of the driver's values: texts where the columns are decimals, times or documents."""
-        self._run(connection, self._for(connection)[0], rows)
+        """Insert rows of the driver's values."""
+        self._run_many(connection, self._for(connection)[0], rows)
+
+    def _converted(self, row: Sequence[Any], binds: Sequence[tuple[int, Convert]]) -> list[Any]:
+        values = list(row)
+        if len(values) != self._width:
+            raise ValueError(f"{self.table.name} has {self._width} columns, not {len(values)}")
+        for index, bind in binds:
+            if (value := values[index]) is not None:
+                values[index] = bind(value)
+        return values
 
     @staticmethod
-    def _run(connection: Connection, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-        cursor = _driver(connection).cursor()
+    def _run(connection: Connection, sql: str, row: Sequence[Any]) -> None:
         try:
-            if len(rows) == 1:
-                cursor.execute(sql, rows[0])
-            else:
-                cursor.executemany(sql, rows)
+            _driver(connection).execute(sql, row)
+        except connection.dialect.loaded_dbapi.Error as error:
+            raise failure(connection, sql, error) from error
+
+    @staticmethod
+    def _run_many(connection: Connection, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        try:
+            _driver(connection).cursor().executemany(sql, rows)
         except connection.dialect.loaded_dbapi.Error as error:
             raise failure(connection, sql, error) from error
 

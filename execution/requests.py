@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import Connection
 
 from config.exact import plain
+from config.quick import quickly_made
 from config.times import time_text
 from execution import ledger, orders
 from execution.answers import answer, conflict, done, refused
@@ -42,6 +43,7 @@ from execution.tables import JsonDocument
 from execution.venue import Venue
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """A request as it came in: `body_hash` of what the sender wrote, `delivery` names the broker's

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from config.exact import ZERO, plain
 from config.instruments import Instrument
+from config.quick import quickly_made
 from config.times import time_text
 from execution.exposure import check_exposure
 from execution.limits import RATE_WINDOW, Refusal, RiskLimits
@@ -29,6 +30,7 @@ LONGEST_EXPIRY_SECONDS = 31_536_000
 _PERCENT = Decimal("0.01")
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class RiskApproved:
     """The terms under which the order may be sent."""

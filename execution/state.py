@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from config.exact import ZERO
 from config.instruments import Instrument
+from config.quick import quickly_made
 from execution import ledger, marks, orders, raw
 from execution.errors import LedgerDamaged
 from execution.limits import RATE_WINDOW
@@ -28,6 +29,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """What an open order may still take: cash for a BUY, base quantity for a SELL."""

@@ -5,6 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Protocol, TypeAlias
 
+from config.quick import quickly_made
 from execution.errors import VenueError
 from execution.exchange import ExchangeTrade
 from execution.model import Order, OrderStatus, Reason
@@ -15,6 +16,7 @@ BASE_TOO_SMALL = "PREVIEW_INVALID_BASE_SIZE_TOO_SMALL"
 """Refusals under the names that Coinbase gives them."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class VenueFill:
     """One fill as the venue tells it. `if_funded`: the venue itself (paper) settles it only when the
@@ -34,6 +36,7 @@ class VenueFill:
     if_funded: bool = False
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class VenueClosed:
     """The venue will not fill the order any further."""

@@ -13,9 +13,19 @@ from execution.model import (
 )
 
 
+class _Lengths(dict[int, str]):
+    """A length as it stands before a field; known ones take half the time of formatting."""
+
+    def __missing__(self, length: int) -> str:
+        return f"{length}:"
+
+
+_LENGTHS = _Lengths((length, f"{length}:") for length in range(100))
+
+
 def _digest(previous: str, content: Sequence[str | None]) -> str:
     # Each field with its length, so that no text can be moved from one field to the next; "-" is no value.
-    text = "".join(["-" if value is None else f"{len(value)}:{value}" for value in content])
+    text = "".join(["-" if value is None else _LENGTHS[len(value)] + value for value in content])
     return hashlib.sha256(f"{previous}\n{text}".encode()).hexdigest()
 
 

@@ -7,6 +7,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
+from config.quick import quickly_made
 from execution.model import (
     CashFlowKind,
     OrderType,
@@ -23,6 +24,7 @@ class Head:
     hash: str
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class NewTrade:
     """A trade before it is in the ledger; the fields mean what they mean in `Trade`."""

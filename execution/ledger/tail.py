@@ -76,10 +76,13 @@ class LedgerTail:
                     f" (recorded as {existing.id}, sequence {existing.sequence})"
                 )
             return None
-        trade = _next_trade(self._next(connection), new, recorded_at)
-        _insert_trade.rows(connection, [_trade_row(trade)])
-        self._head = Head(trade.sequence, trade.hash)
-        return trade
+        before = self._next(connection)
+        sequence = before.sequence + 1
+        row = _driver_row(new, sequence, stored_time(recorded_at))
+        row[-1] = hash_ = stored_hash("trade", row, before.hash)
+        _insert_trade.driver_row(connection, row)
+        self._head = Head(sequence, hash_)
+        return _trade(new, sequence, recorded_at, hash_)
 
     def append_new(self, connection: Connection, trades: Sequence[NewTrade], recorded_at: datetime) -> None:
         """Store trades, in this order, that the caller knows to be new (the database refuses a second one): many
@@ -126,33 +129,13 @@ class LedgerTail:
         return flow
 
 
-def _next_trade(before: Head, new: NewTrade, recorded_at: datetime) -> Trade:
-    """The fact that a trade becomes behind `before`."""
-    unhashed = Trade(
-        id=new.id,
-        sequence=before.sequence + 1,
-        account=new.account,
-        symbol=new.symbol,
-        side=new.side,
-        quantity=new.quantity,
-        price=new.price,
-        executed_at=new.executed_at,
-        recorded_at=recorded_at,
-        fee=new.fee,
-        fee_asset=new.fee_asset,
-        cash_effect=new.cash_effect,
-        order_id=new.order_id,
-        venue=new.venue,
-        venue_trade_id=new.venue_trade_id,
-        venue_sequence=new.venue_sequence,
-        order_type=new.order_type,
-        source=new.source,
-        triggered_by=new.triggered_by,
-        signal_context=new.signal_context,
-        corrects=new.corrects,
-        hash="",
-    )
-    return _with_hash(unhashed, content_hash(unhashed, before.hash))
+def _trade(new: NewTrade, sequence: int, recorded_at: datetime, hash_: str) -> Trade:
+    """The fact that a trade has become."""
+    return Trade(
+        new.id, sequence, new.account, new.symbol, new.side, new.quantity, new.price, new.executed_at, recorded_at,
+        new.fee, new.fee_asset, new.cash_effect, new.order_id, new.venue, new.venue_trade_id, new.venue_sequence,
+        new.order_type, new.source, new.triggered_by, new.signal_context, new.corrects, hash_,
+    )  # fmt: skip
 
 
 def _driver_row(new: NewTrade, sequence: int, recorded_at: str) -> list[Any]:
@@ -181,39 +164,6 @@ def _driver_row(new: NewTrade, sequence: int, recorded_at: str) -> list[Any]:
         None if context is None else tables.json_text(context),
         new.corrects,
         None,
-    ]
-
-
-def _with_hash(trade: Trade, value: str) -> Trade:
-    # The object is not shared yet; dataclasses.replace would cost 5 us on every fill.
-    object.__setattr__(trade, "hash", value)
-    return trade
-
-
-def _trade_row(trade: Trade) -> list[Any]:
-    return [
-        trade.sequence,
-        trade.id,
-        trade.account,
-        trade.symbol,
-        trade.side,
-        trade.quantity,
-        trade.price,
-        trade.executed_at,
-        trade.recorded_at,
-        trade.fee,
-        trade.fee_asset,
-        trade.cash_effect,
-        trade.order_id,
-        trade.venue,
-        trade.venue_trade_id,
-        trade.venue_sequence,
-        trade.order_type,
-        trade.source,
-        trade.triggered_by,
-        trade.signal_context,
-        trade.corrects,
-        trade.hash,
     ]
 
 
