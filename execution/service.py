@@ -275,6 +275,12 @@ class ExecutionService:
         reports = self._paper.expire()
         return await self._record(reports) if reports else ()
 
+    async def keep_up(self, sequence: int) -> None:
+        """Learn of facts that other processes appended, up to `sequence` or further: an order that comes much later
+        would have to wait for all of them. Raises StorageUnavailable."""
+        if self.storage_failure is None and self.state.sequence < sequence:
+            await self._writer.submit(self.state.catch_up)
+
     async def keep_totals(self, every: int) -> None:
         """Store the sums over the ledger when at least `every` facts came since the last time: the next start reads
         only what comes after them. Raises StorageUnavailable: it is tried again."""

@@ -13,8 +13,8 @@ from typing import Protocol, TypeAlias
 
 import structlog
 
-from execution import orders
-from execution.errors import StorageUnavailable
+from execution import ledger, orders
+from execution.errors import LedgerDamaged, StorageUnavailable
 from execution.ledger import derived_id
 from execution.model import (
     AlertRaised,
@@ -95,11 +95,19 @@ class Core:
                 self.publish(output)
             known.append(self.signals.holdings.sequence)
             self.follower.add(self.signals.on_facts)
-        self.follower.sequence = min(known, default=0)
+        # Execution alone has everything up to the head from its own start.
+        head = await self.follower.reader.read(ledger.head)
+        self.follower.sequence = min(known, default=head.sequence)
         if self.integrity is not None:
             self.integrity.start(await self.follower.reader.read(orders.halt_changes))
         if self.execution is not None:
+            self.follower.add(self._to_execution)
             await self.spread(await self.execution.start())
+
+    async def _to_execution(self, recorded: FactsRecorded) -> None:
+        assert self.execution is not None
+        with suppress(StorageUnavailable, LedgerDamaged):  # the next order finds out by itself
+            await self.execution.keep_up(recorded.facts[-1].sequence)
 
     async def _to_portfolio(self, recorded: FactsRecorded) -> None:
         assert self.portfolio is not None
@@ -177,9 +185,12 @@ class Core:
                 self.publish(alert)
 
     async def on_timer(self) -> None:
-        """Now and then: what others appended, what expired."""
+        """Now and then: what expired."""
         if self.execution is not None:
             await self.spread(await self.execution.on_timer())
+
+    async def follow(self) -> None:
+        """Now and then: what others appended."""
         await self.follower.poll()
         if self.integrity is not None:
             await self.integrity.look()

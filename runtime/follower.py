@@ -2,6 +2,9 @@
 
 A `FactsRecorded` from execution is the fast path; a hole in front of it, facts that another process
 appended, or a poll are read from the database. Consumers therefore see a stream without holes.
+
+While another process appends more than a page can hold (an import), nobody but `poll` waits until all of it is
+handed out: what is offered meanwhile comes in its turn, from the ledger.
 """
 
 import asyncio
@@ -13,38 +16,51 @@ from execution.model import Fact, FactsRecorded
 from execution.ports import Reader
 
 Consumer = Callable[[FactsRecorded], Awaitable[None]]
-_PAGE = 1000
+
+PAGE = 250
+"""Facts handed out in one step, for which the rest of the process waits."""
 
 
 class LedgerFollower:
-    """See the module. `sequence` is the last fact that every consumer has been given."""
+    """See the module. `sequence` is the last fact that every consumer has been given; `behind`: there are more
+    facts than were read last, and `poll` has to be called (again)."""
 
     def __init__(self, reader: Reader, sequence: int = 0) -> None:
         self.reader = reader
         self._consumers: list[Consumer] = []
         self._lock = asyncio.Lock()
         self.sequence = sequence
+        self.behind = False
 
     def add(self, consumer: Consumer) -> None:
         """Hand facts to `consumer` too, after those added before it."""
         self._consumers.append(consumer)
 
     async def offer(self, recorded: FactsRecorded) -> None:
-        """Facts that were just committed."""
+        """Facts that were just committed: handed out when this returns, unless the follower is behind."""
+        facts = recorded.facts
+        if self.behind or not facts:
+            return
         async with self._lock:
-            facts = recorded.facts
-            if facts and facts[0].sequence == self.sequence + 1:
+            if self.behind:
+                return
+            if facts[0].sequence == self.sequence + 1:
                 await self._hand_out(facts)
-            elif facts and facts[-1].sequence > self.sequence:
-                await self._read_on()
+            elif facts[-1].sequence > self.sequence:
+                await self._page()
 
     async def poll(self) -> None:
-        """Look whether anybody appended facts."""
-        async with self._lock:
-            await self._read_on()
+        """Look whether anybody appended facts; all are handed out when this returns."""
+        while True:
+            async with self._lock:
+                await self._page()
+            if not self.behind:
+                return
 
-    async def _read_on(self) -> None:
-        while facts := await self.reader.read(partial(ledger.facts_since, sequence=self.sequence, limit=_PAGE)):
+    async def _page(self) -> None:
+        facts = await self.reader.read(partial(ledger.facts_since, sequence=self.sequence, limit=PAGE))
+        self.behind = len(facts) == PAGE
+        if facts:
             await self._hand_out(facts)
 
     async def _hand_out(self, facts: Sequence[Fact]) -> None:

@@ -21,6 +21,7 @@ from execution.errors import StorageUnavailable
 from execution.exchange import Exchange
 from execution.model import AlertRaised, HaltChanged, Responded, Severity
 from execution.ports import Clock, Reader
+from runtime.announcer import Announcer
 from runtime.bus import Bus
 from runtime.clock import FeedClock
 from runtime.composition import build_core, open_first_account
@@ -31,7 +32,7 @@ from runtime.forgeries import Forgeries
 from runtime.intake import Intake
 from runtime.integrity import IntegrityKeeper
 from runtime.jsondoc import Limits
-from runtime.publisher import Announcer, Publisher
+from runtime.publisher import Publisher
 from runtime.recompute import Recomputer
 from runtime.reconciling import Reconciling
 from runtime.topics import topics_of
@@ -139,7 +140,9 @@ class Operations:
         Raises BusUnavailable when there is no broker.
         """
         settings, ports = self._settings, self._ports
-        self._publisher = Publisher(bus, self._topics, ports.clock, limit=settings.limits.queue)
+        self._publisher = Publisher(
+            bus, self._topics, ports.clock, limit=settings.limits.queue, backlog=settings.broker.older_in_flight
+        )
         self._voice = Voice(
             self.core,
             self._publisher,
@@ -152,9 +155,10 @@ class Operations:
         bus.on_connected(lambda _connected: self._voice.connected())
         await bus.start()
         await bus.wait_connected(settings.broker.start_timeout_seconds)
-        self._announcer = Announcer(self._publisher, ports.reader, self._announced, ports.observe)
-        self.core.follower.add(self._announcer)
-        self.core.follower.sequence = min(self.core.follower.sequence, self._announced)
+        if "execution" in self._roles:
+            self._announcer = Announcer(self._publisher, ports.reader, self._announced, ports.observe)
+            self._announcer.expect(self.core.follower.sequence)
+            self.core.follower.add(self._announcer)
         for message in self._early:
             self.publish(message)
         self._intake = self._make_intake(bus)
@@ -201,7 +205,9 @@ class Operations:
     def _loops(self, stopping: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
         """What runs all the time; the publisher is the first."""
         settings, ports = self._settings, self._ports
-        loops = [self._publisher.run(), self._intake.run(), self._tick(), self._publish_state()]
+        loops = [self._publisher.run(), self._intake.run(), self._tick(), self._follow(), self._publish_state()]
+        if self._announcer is not None:
+            loops.append(self._announcer.run())
         if self.core.portfolio is not None:
             self._intake.recomputer = self._make_recomputer()
             loops.append(self._intake.recomputer.run())
@@ -245,13 +251,13 @@ class Operations:
         await stopping.wait()
 
     async def _tick(self) -> None:
-        """Every second: what others appended, what expired, what nobody answered, how far we have come."""
+        """Every second: what expired, what nobody answered, how far we have come."""
         republish_every = self._settings.portfolio.republish_seconds
         loop = asyncio.get_running_loop()
         republish_at = loop.time() + republish_every
         while True:
             try:
-                if self.core.execution is not None:  # first: a million facts that are still to be told take minutes
+                if self.core.execution is not None:
                     await self.core.execution.keep_totals(self._settings.execution.totals_facts)
                 await self.core.on_timer()
                 await self._ports.forgeries.tell(self.core.execution, self.publish)
@@ -265,11 +271,20 @@ class Operations:
                 republish_at = loop.time() + republish_every
             await asyncio.sleep(_TICK_SECONDS)  # noqa: TID251 - the loop's time, which is simulated
 
+    async def _follow(self) -> None:
+        """Every second: what others appended. Beside the tick, since an import takes minutes to be handed out."""
+        while True:
+            try:
+                await self.core.follow()
+            except StorageUnavailable as error:
+                log.error("the storage fails", error=str(error))
+            await asyncio.sleep(_TICK_SECONDS)  # noqa: TID251 - the loop's time, which is simulated
+
     async def _store_announced(self) -> None:
-        assert self._announcer is not None
-        await self._announcer.catch_up()
-        sequence = self._announcer.sequence
-        if sequence > self._announced and self._publisher.idle and "execution" in self._roles:
+        if self._announcer is None:
+            return
+        sequence = self._announcer.confirmed
+        if sequence > self._announced:
             await self._ports.writer.submit(lambda c: followers.advance(c, ANNOUNCER, sequence))
             self._announced = sequence
 
@@ -299,9 +314,10 @@ class Operations:
                 await self._intake.drain()
                 self._voice.say_changes()
                 await self._publisher.drain()
-            await self._store_announced()
         except TimeoutError:
             log.warning("not everything could be said: the broker does not answer; the next start says it")
+        try:
+            await self._store_announced()
         except StorageUnavailable as error:
             log.warning("stopped without the storage", error=str(error))
         self._publisher_task.cancel()

@@ -1,24 +1,24 @@
 """From typed messages to the bus: one queue, pipelined, retained state coalesced by its owner.
 
 Trades, cash flows, responses and alerts are never dropped: what the broker did not acknowledge is sent
-again after the reconnect. Retained state and advice are not kept while the broker is away: all state is
+again after the reconnect, in its order. Older facts, of which there may be a million, go out when nothing else
+is waiting, a few at a time. Retained state and advice are not kept while the broker is away: all state is
 published anew from the database after each connect, and stale advice helps nobody.
 """
 
 import asyncio
+import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
 
-from execution import ledger
 from execution.model import (
     AlertRaised,
     CashFlow,
     Fact,
-    FactsRecorded,
     HaltChanged,
     HaltRequest,
     OrderRequest,
@@ -26,7 +26,7 @@ from execution.model import (
     ResponseStatus,
     VenueChanged,
 )
-from execution.ports import Clock, Reader
+from execution.ports import Clock
 from portfolio.position import PortfolioChanged, PositionChanged
 from runtime import wire
 from runtime.bus import Bus, BusUnavailable
@@ -36,6 +36,8 @@ from runtime.topics import Command, Topics
 from signals.model import BotRemoved, BotState, Recommendation
 
 log = structlog.get_logger(__name__)
+
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +50,31 @@ class Outgoing:
     keep: bool = False
     heard: "asyncio.Future[None] | None" = None
     """Done when the broker has it (or when it was dropped, the broker being away too long)."""
+    sequence: int | None = None
+    """Of the fact that it announces."""
+    later: bool = False
+    """Only when nothing else waits."""
+    number: int = field(default_factory=_numbers.__next__)
+    """The order in which messages were made, and leave."""
 
 
 class Publisher:
-    """Takes messages without waiting; `run` sends them."""
+    """Takes messages without waiting; `run` sends them. `limit` of them may wait; `backlog`: how many older facts
+    may be under way at once."""
 
-    def __init__(self, bus: Bus, topics: Topics, clock: Clock, *, limit: int) -> None:
+    def __init__(self, bus: Bus, topics: Topics, clock: Clock, *, limit: int, backlog: int = 8) -> None:
         self._bus = bus
         self._topics = topics
         self._clock = clock
         self._limit = limit
+        self._backlog = backlog
         self._queue: deque[Outgoing] = deque()
+        self._later: deque[Outgoing] = deque()
         self._wake = asyncio.Event()
         self._under_way = 0
+        self._later_left = backlog
+        self._unconfirmed: set[int] = set()
+        self._lost: int | None = None
         self._progress = asyncio.Event()
         self._refusals: dict[str, asyncio.Future[None]] = {}
         self.dropped = 0
@@ -82,12 +96,32 @@ class Publisher:
     @property
     def idle(self) -> bool:
         """Whether everything that was taken has been acknowledged by the broker."""
-        return not self._queue and not self._under_way
+        return not self._queue and not self._later and not self._under_way
 
     @property
-    def is_full(self) -> bool:
-        """Whether facts should wait in the ledger instead of here: half of the queue is for everything else."""
-        return len(self._queue) >= self._limit // 2
+    def takes_facts(self) -> bool:
+        """Whether facts need not wait in the ledger: half of the queue is for everything else."""
+        return self._bus.is_connected and len(self._queue) < self._limit // 2
+
+    @property
+    def first_unconfirmed(self) -> int | None:
+        """The first sequence that was announced and that the broker may not have; None when it has all."""
+        return min(self._unconfirmed, default=None)
+
+    def take_lost(self) -> int | None:
+        """The first sequence that had to be dropped since the last call, if any was."""
+        lost, self._lost = self._lost, None
+        return lost
+
+    async def room(self) -> None:
+        """Return when one more older fact may be announced."""
+        while self._later_left <= 0:
+            await self.changed()
+
+    async def changed(self) -> None:
+        """Return when something was confirmed, or failed."""
+        self._progress.clear()
+        await self._progress.wait()
 
     def publish(self, message: Published) -> None:
         """Take one message."""
@@ -110,34 +144,45 @@ class Publisher:
             if heard is not None:
                 await asyncio.wait((heard,))
 
-    def announce(self, fact: Fact) -> None:
-        """Take one fact, with its sequence."""
+    def announce(self, fact: Fact, *, later: bool = False) -> None:
+        """Take one fact, with its sequence. `later`: an older one, for which there is `room`."""
         if isinstance(fact, CashFlow):
             topic, body = self._topics.cash_flow(fact.account), wire.cash_flow_wire(fact)
         else:
             topic, body = self._topics.trade(fact.account), wire.trade_wire(fact)
-        self.put(Outgoing(topic, wire.encode(body), keep=True))
+        self._unconfirmed.add(fact.sequence)
+        outgoing = Outgoing(topic, wire.encode(body), keep=True, sequence=fact.sequence, later=later)
+        if later:
+            self._later_left -= 1
+            self._later.append(outgoing)
+            self._wake.set()
+        else:
+            self.put(outgoing)
 
     def put(self, outgoing: Outgoing) -> None:
         """Take an encoded message."""
         if not outgoing.keep and not self._bus.is_connected:
             return
         if len(self._queue) >= self._limit:
-            self._is_over(self._queue.popleft())
-            self.dropped += 1
-            if self.dropped in (1, 10) or self.dropped % 1000 == 0:
-                log.error("messages dropped: the broker is away too long", dropped=self.dropped, limit=self._limit)
+            self._drop(self._queue.popleft())
         self._queue.append(outgoing)
         self._wake.set()
+
+    def _drop(self, outgoing: Outgoing) -> None:
+        self._is_over(outgoing)
+        if outgoing.sequence is not None:  # it stays unconfirmed: the ledger has it
+            self._lost = outgoing.sequence if self._lost is None else min(self._lost, outgoing.sequence)
+        self.dropped += 1
+        if self.dropped in (1, 10) or self.dropped % 1000 == 0:
+            log.error("messages dropped: the broker is away too long", dropped=self.dropped, limit=self._limit)
 
     async def run(self) -> None:
         """Send until cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._queue and self._bus.is_connected:
-                outgoing = self._queue.popleft()
-                await self._send(outgoing)
+            while self._bus.is_connected and (self._queue or self._later):
+                await self._send((self._queue or self._later).popleft())
 
     def resume(self) -> None:
         """The broker is back: go on with what was kept."""
@@ -146,8 +191,7 @@ class Publisher:
     async def drain(self) -> None:
         """Return when everything taken so far has been acknowledged (or the broker is away)."""
         while not self.idle and self._bus.is_connected:
-            self._progress.clear()
-            await self._progress.wait()
+            await self.changed()
 
     async def _send(self, outgoing: Outgoing) -> None:
         self._under_way += 1
@@ -166,8 +210,11 @@ class Publisher:
         self._progress.set()
         if future.cancelled() or future.exception() is not None:
             self._again(outgoing)
-        else:
-            self._is_over(outgoing)
+            return
+        if outgoing.sequence is not None:
+            self._unconfirmed.discard(outgoing.sequence)
+            self._later_left += outgoing.later
+        self._is_over(outgoing)
 
     def _is_over(self, outgoing: Outgoing) -> None:
         if outgoing.heard is None:
@@ -177,9 +224,14 @@ class Publisher:
             del self._refusals[outgoing.topic]
 
     def _again(self, outgoing: Outgoing) -> None:
-        if outgoing.keep:
-            self._queue.appendleft(outgoing)
-            self._wake.set()
+        if not outgoing.keep:
+            return
+        queue = self._later if outgoing.later else self._queue
+        place = 0
+        while place < len(queue) and queue[place].number < outgoing.number:
+            place += 1
+        queue.insert(place, outgoing)
+        self._wake.set()
 
     # ---- encoders -------------------------------------------------------------------------------------
 
@@ -233,40 +285,3 @@ class Publisher:
     def _portfolio(self, message: PortfolioChanged) -> Outgoing:
         topic = self._topics.portfolio(message.portfolio.account)
         return Outgoing(topic, wire.encode(message.portfolio.to_wire()), retain=True)
-
-
-class Announcer:
-    """A consumer of the ledger follower: publishes each new fact once, and again after a crash.
-
-    While the broker is away too long, facts stay where they are safe, in the ledger; `catch_up` reads them
-    from there later. `sequence` is the last one that was announced.
-    """
-
-    def __init__(self, publisher: Publisher, reader: Reader, sequence: int, on_fact: Callable[[Fact], None]) -> None:
-        self._publisher = publisher
-        self._reader = reader
-        self._on_fact = on_fact
-        self._known = sequence
-        self.sequence = sequence
-
-    async def __call__(self, recorded: FactsRecorded) -> None:
-        """Publish what was not published yet."""
-        if not recorded.facts:
-            return
-        self._known = max(self._known, recorded.facts[-1].sequence)
-        if recorded.facts[0].sequence <= self.sequence + 1:
-            self._announce(recorded.facts)
-
-    async def catch_up(self) -> None:
-        """Publish what had to wait."""
-        while self.sequence < self._known and not self._publisher.is_full:
-            self._announce(await self._reader.read(lambda c: ledger.facts_since(c, self.sequence)))
-
-    def _announce(self, facts: Sequence[Fact]) -> None:
-        for fact in facts:
-            if self._publisher.is_full:
-                return
-            if fact.sequence > self.sequence:
-                self._publisher.announce(fact)
-                self._on_fact(fact)
-                self.sequence = fact.sequence

@@ -72,6 +72,13 @@ class BrokerSettings(Section):
         le=600,
         description="Seconds to wait for the broker to confirm a message before it is sent again.",
     )
+    older_in_flight: Whole = Field(
+        8,
+        ge=1,
+        le=200,
+        description="Older trades and cash flows (of an import) on their way to the broker at once. More is faster, "
+        "fewer leave more room for orders.",
+    )
     start_timeout_seconds: Seconds = Field(
         10.0, ge=0.1, le=600, description="Seconds the embedded broker may take until it answers."
     )

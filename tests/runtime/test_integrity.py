@@ -175,7 +175,7 @@ async def test_a_flipped_hash_that_another_process_appended_halts_trading(house:
     )
     house.damage(f"UPDATE ledger_head SET sequence = 3, hash = '{'ab' * 32}'")
 
-    await house.core.on_timer()
+    await house.core.follow()
 
     assert "its hash does not follow" in house.last(Integrity).problems[0]
     assert house.last(HaltChanged).by == "integrity"
