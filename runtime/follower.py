@@ -22,27 +22,30 @@ PAGE = 250
 
 
 class LedgerFollower:
-    """See the module. `sequence` is the last fact that every consumer has been given; `behind`: there are more
-    facts than were read last, and `poll` has to be called (again)."""
+    """See the module. `sequence` is the last fact that every consumer has been given."""
 
     def __init__(self, reader: Reader, sequence: int = 0) -> None:
         self.reader = reader
         self._consumers: list[Consumer] = []
         self._lock = asyncio.Lock()
         self.sequence = sequence
-        self.behind = False
+        self._behind = False
 
     def add(self, consumer: Consumer) -> None:
         """Hand facts to `consumer` too, after those added before it."""
         self._consumers.append(consumer)
 
+    def is_behind(self) -> bool:
+        """Whether there are more facts than were read last: `poll` has to be called, or is at it."""
+        return self._behind
+
     async def offer(self, recorded: FactsRecorded) -> None:
         """Facts that were just committed: handed out when this returns, unless the follower is behind."""
         facts = recorded.facts
-        if self.behind or not facts:
+        if self.is_behind() or not facts:
             return
         async with self._lock:
-            if self.behind:
+            if self.is_behind():
                 return
             if facts[0].sequence == self.sequence + 1:
                 await self._hand_out(facts)
@@ -54,12 +57,12 @@ class LedgerFollower:
         while True:
             async with self._lock:
                 await self._page()
-            if not self.behind:
+            if not self.is_behind():
                 return
 
     async def _page(self) -> None:
         facts = await self.reader.read(partial(ledger.facts_since, sequence=self.sequence, limit=PAGE))
-        self.behind = len(facts) == PAGE
+        self._behind = len(facts) == PAGE
         if facts:
             await self._hand_out(facts)
 

@@ -79,8 +79,8 @@ async def test_what_another_process_appended_in_masses_is_left_to_the_next_poll(
     for _ in range(10):
         consumer.may.release()
     await follower.offer(FactsRecorded((facts[-1],)))
-    assert follower.behind
+    assert follower.is_behind()
     assert len(consumer.got) == PAGE
     await follower.poll()
-    assert not follower.behind
+    assert not follower.is_behind()
     assert consumer.got == [fact.sequence for fact in facts]
