@@ -20,6 +20,8 @@ Work: TypeAlias = Callable[[J, Progress | None], R]
 """A module's function, so that another process finds it. Jobs and results must pickle."""
 
 _DONE, _RESULT, _ERROR = "done", "result", "error"
+_GONE = (EOFError, BrokenPipeError, ConnectionResetError)
+"""Nobody is at the other end of a pipe."""
 
 
 def run_all(
@@ -73,12 +75,15 @@ class _Crew:
     def _give(self, pipe: Connection) -> None:
         if self._waiting:
             index = self._waiting.popleft()
-            pipe.send((index, self._jobs[index]))
+            try:
+                pipe.send((index, self._jobs[index]))
+            except _GONE:
+                raise self._workers[pipe].lost() from None
 
     def _hear(self, pipe: Connection) -> None:
         try:
             kind, index, value = pipe.recv()
-        except EOFError:
+        except _GONE:
             raise self._workers[pipe].lost() from None
         if kind == _DONE:
             assert self._progress is not None
@@ -105,5 +110,5 @@ def _serve(pipe: Connection, work: "Work[Any, Any]", with_progress: bool) -> Non
             except Exception as error:  # noqa: BLE001 - it is raised in the process that asked
                 answer = (_ERROR, index, portable(error))
             pipe.send(answer)
-    except (EOFError, BrokenPipeError, ConnectionResetError):
+    except _GONE:
         return

@@ -5,6 +5,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from runtime.parallel import Progress, run_all
 from runtime.processes import WorkerLost
 from signals.feeds.candle_file import CandleFile, CandleFileInvalid
 from tests.integration.brokers import PATIENCE
+
+START = processes.start
 
 
 def squared(job: int, progress: Progress | None) -> tuple[int, int]:
@@ -93,6 +97,38 @@ def test_a_worker_that_dies_ends_the_work_instead_of_hanging_it() -> None:
     with pytest.raises(WorkerLost, match="ended with 7"):
         run_all(vanish, [0, 1], workers=2)
     assert time.monotonic() - began < 2 * PATIENCE  # the other worker would sleep for 600 s
+
+
+def kill_at_once(*arguments: Any, **options: Any) -> processes.Worker:
+    """A worker that is dead before it can take a job."""
+    worker = START(*arguments, **options)
+    worker.process.kill()
+    worker.process.join()
+    return worker
+
+
+def stop_at_once(*arguments: Any, **options: Any) -> processes.Worker:
+    """A worker that takes no job, and dies when it has got one."""
+    worker = START(*arguments, **options)
+    assert worker.process.pid is not None
+    os.kill(worker.process.pid, signal.SIGSTOP)
+
+    def kill() -> None:
+        with suppress(ValueError):  # the other one was first, and this one is ended already
+            worker.process.kill()
+
+    threading.Timer(0.2, kill).start()
+    return worker
+
+
+@pytest.mark.parametrize("begin", [kill_at_once, stop_at_once])
+def test_a_worker_that_dies_with_a_job_before_it_took_it_is_told_as_lost(
+    monkeypatch: pytest.MonkeyPatch, begin: Callable[..., processes.Worker]
+) -> None:
+    monkeypatch.setattr(processes, "start", begin)
+    with pytest.raises(WorkerLost, match="ended with -9"):
+        run_all(squared, range(4), workers=2)
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("threads", [0, 1], ids=["alone", "beside a thread that does not block the signal"])
