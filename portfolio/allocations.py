@@ -19,9 +19,11 @@ from config.times import stored_time, time_text
 from execution import raw
 from execution.model import Json
 from portfolio import tables
-from portfolio.fifo import ENGINE_VERSION, MONEY_DIGITS, QUANTITY_DIGITS, Allocation, Row, money_of, text_of_units
+from portfolio.fifo import ENGINE_VERSION
 from portfolio.lots import Method
+from portfolio.matches import Allocation, Row
 from portfolio.tables import RunMode, RunStatus
+from portfolio.units import MONEY_DIGITS, QUANTITY_DIGITS, money_of, text_of_units
 
 
 class ScopeKey(NamedTuple):

@@ -18,7 +18,8 @@ from execution.model import Side
 from portfolio import allocations, reviews
 from portfolio.allocations import Counts, Pointer, Run, ScopeKey
 from portfolio.books import FillOutcome, Scope
-from portfolio.fifo import ENGINE_VERSION, Allocation
+from portfolio.fifo import ENGINE_VERSION
+from portfolio.matches import Allocation
 from portfolio.reviews import Review
 from portfolio.tables import RunMode
 

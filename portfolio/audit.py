@@ -11,7 +11,8 @@ from decimal import Decimal
 from config.exact import ZERO, plain
 from execution.model import Account, AccountMode, Side, Trade
 from portfolio.books import SymbolBook
-from portfolio.fifo import Allocation, FillResult, LotEngine, OpenLot
+from portfolio.fifo import LotEngine
+from portfolio.matches import Allocation, FillResult, OpenLot
 from portfolio.validation import Check, Report
 
 

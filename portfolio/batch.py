@@ -15,8 +15,10 @@ from config.times import stored_time
 from execution import raw
 from execution.model import Account
 from portfolio.books import NO_EFFECT, OrderKey, SymbolBook
-from portfolio.fifo import FeeIn, Fill, FillResult, Row, make_fill, result_of, units_of_text
+from portfolio.fills import FeeIn, Fill, make_fill
 from portfolio.lots import Method, Selections, engine_for
+from portfolio.matches import FillResult, Row, result_of
+from portfolio.units import units_of_text
 
 CHUNK = 5_000
 """Allocations handed over at a time."""

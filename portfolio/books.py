@@ -16,7 +16,10 @@ from config.exact import ZERO, plain
 from config.instruments import default_instrument
 from execution.model import Account, CashFlow, CashFlowKind, Fact, Trade
 from portfolio.errors import FifoError, SequenceHole, UnknownAccount
-from portfolio.fifo import FeeIn, Fill, FillResult, LotEngine, Matched, fill_of, money_of, result_of
+from portfolio.fifo import LotEngine
+from portfolio.fills import FeeIn, Fill, fill_of
+from portfolio.matches import FillResult, Matched, result_of
+from portfolio.units import money_of
 
 Scope: TypeAlias = tuple[str, str]
 """(account, symbol)"""

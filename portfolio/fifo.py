@@ -1,282 +1,30 @@
 """First in, first out: one pure streaming engine for one account and symbol, for live fills and batches.
 
-Everything is a scaled Python integer: quantities, prices and quote fees in units of 10^-18, money in units
-of 10^-36, so that price x quantity is exact. A total that belongs to several parts (the fee of a trade) is
-split by cumulative flooring, `F*b//S - F*a//S` for the part [a, b) of S: the parts add up to F exactly, in
+Everything is a scaled Python integer (`portfolio.units`). A total that belongs to several parts (the fee of a trade)
+is split by cumulative flooring, `F*b//S - F*a//S` for the part [a, b) of S: the parts add up to F exactly, in
 whatever order and number they are taken.
 
-A fee in the base asset changes the quantity that moved: a buy receives `quantity - fee`, a sell takes
-`quantity + fee`. That effective quantity is what lots and allocations count. The base fee valued at the
-fill's own price takes the place of the quote fee, so that the cost of a buy and the net proceeds of a sell
-stay exactly quantity x price.
-
-A fee in a third asset counts with the quote value that was recorded with the trade (its cash effect goes
-beyond quantity x price by it; the asset itself left by a trade of its own). Without one the fill is flagged: what the
-fee was worth is unknown, and so is the P&L of every allocation that has a part of the fill on either side. Its cost,
-proceeds and shares of fees are what is known, that fee left out.
+What a trade is to the engine, whatever its fee was charged in, is in `portfolio.fills`; what it makes of one, in
+`portfolio.matches`.
 """
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from enum import Enum
 from itertools import islice
-from typing import Any, NamedTuple, Protocol, Self, TypeAlias
+from typing import Any, NamedTuple, Protocol, Self
 
-from config.exact import ZERO
-from execution.model import AccountMode, Side, Trade
+from execution.model import AccountMode, Trade
 from portfolio.errors import FifoError
+from portfolio.fills import FeeIn, Fill, fill_of
+from portfolio.matches import FillResult, Matched, OpenLot, Row, result_of, unmatched_row, without_pnl
+from portfolio.units import SCALE, money_of, quantity_of
 
 ENGINE_VERSION = 3
 """Part of every checkpoint: a state of another version is recomputed, never read."""
 
-QUANTITY_DIGITS = 18
-MONEY_DIGITS = 36
-_SCALE: int = 10**QUANTITY_DIGITS
-_POWERS: tuple[int, ...] = tuple(10**digits for digits in range(MONEY_DIGITS + 1))
-
-
 _new = tuple.__new__  # makes a NamedTuple at half the cost of its own constructor
-
-
-class FeeIn(Enum):
-    """What a trade's fee was charged in."""
-
-    QUOTE = "quote"
-    BASE = "base"
-    OTHER = "other"
-
-
-def to_units(value: Decimal) -> int:
-    """`value` in units of 10^-18. Raises FifoError when it has more than 18 decimals or is not finite."""
-    numerator: int
-    try:
-        numerator, denominator = value.as_integer_ratio()  # at half the cost of a checked scaleb
-    except (ValueError, OverflowError) as error:
-        raise FifoError(f"a finite number, not {value}") from error
-    if denominator == 1:
-        return numerator * _SCALE
-    if _SCALE % denominator:
-        raise FifoError(f"at most {QUANTITY_DIGITS} decimals, not {value}")
-    return numerator * (_SCALE // denominator)
-
-
-def quantity_of(units: int) -> Decimal:
-    """Units of 10^-18 (quantities, prices) as a Decimal."""
-    return Decimal(units).scaleb(-QUANTITY_DIGITS) if units else ZERO
-
-
-def money_of(units: int) -> Decimal:
-    """Units of 10^-36 (money) as a Decimal."""
-    return Decimal(units).scaleb(-MONEY_DIGITS) if units else ZERO
-
-
-def units_of_text(text: str) -> int:
-    """`to_units` of a stored plain decimal, without making a Decimal of it first. Raises FifoError like it."""
-    whole, _, part = text.partition(".")
-    if len(part) > QUANTITY_DIGITS:
-        raise FifoError(f"at most {QUANTITY_DIGITS} decimals, not {text}")
-    return int(whole + part) * _POWERS[QUANTITY_DIGITS - len(part)]
-
-
-def text_of_units(units: int, digits: int) -> str:
-    """The plain text of `units` of 10^-digits: what `plain` makes of the Decimal."""
-    if units < 0:
-        return "-" + text_of_units(-units, digits)
-    text = str(units)
-    if len(text) <= digits:
-        text = text.zfill(digits + 1)
-    part = text[-digits:].rstrip("0")
-    return f"{text[:-digits]}.{part}" if part else text[:-digits]
-
-
-class Fill(NamedTuple):
-    """One trade as the engine takes it: scaled integers over its effective quantity.
-
-    `sign` is +1 for a buy, -1 for a sell; `grain` is money units per unit of `fee`. `flagged`: the fee could
-    not be valued and was left out, so that no P&L of the fill is known.
-    """
-
-    trade_id: str
-    sign: int
-    quantity: int
-    price: int
-    fee: int
-    grain: int
-    at: datetime
-    flagged: bool
-
-
-def make_fill(
-    trade_id: str, sign: int, quantity: int, price: int, fee: int, fee_in: FeeIn, cash: int, at: datetime
-) -> Fill:
-    """A fill from units of 10^-18; `cash`, in units of 10^-36, is the signed change of the account's cash."""
-    if not fee or fee_in is FeeIn.QUOTE:
-        return _new(Fill, (trade_id, sign, quantity, price, fee, _SCALE, at, False))
-    if fee_in is FeeIn.BASE:
-        effective = quantity - sign * fee
-        # A base fee that eats the whole fill leaves nothing to carry its cost: flagged, never guessed.
-        if effective > 0:
-            return Fill(trade_id, sign, effective, price, fee * price, 1, at, False)
-        return Fill(trade_id, sign, quantity, price, 0, _SCALE, at, True)
-    value = -cash - sign * quantity * price
-    return Fill(trade_id, sign, quantity, price, value, 1, at, not value)
-
-
-def fill_of(trade: Trade, fee_in: FeeIn) -> Fill:
-    """A trade as a fill. Raises FifoError on numbers that are not exact in 18 decimals."""
-    fee = trade.fee
-    cash = 0 if fee_in is FeeIn.QUOTE or not fee else _money_units(trade.cash_effect)
-    return make_fill(
-        trade.id,
-        1 if trade.side is Side.BUY else -1,
-        to_units(trade.quantity),
-        to_units(trade.price),
-        to_units(fee) if fee else 0,
-        fee_in,
-        cash,
-        trade.executed_at,
-    )
-
-
-def _money_units(value: Decimal) -> int:
-    """`value` in units of 10^-36; a product of a quantity and a price has at most 36 decimals."""
-    return int(value.scaleb(MONEY_DIGITS))
-
-
-Row: TypeAlias = tuple[
-    str,
-    str | None,
-    int,
-    int,
-    int | None,
-    int | None,
-    int | None,
-    int,
-    int,
-    int,
-    int | None,
-    datetime | None,
-    datetime,
-    bool,
-]
-"""The bare values of an `Allocation`: what the engine makes, and all that a batch needs."""
-
-
-class Allocation(NamedTuple):
-    """A piece of a sell matched with a piece of a buy, or with nothing (`buy_trade` None, cost and P&L unknown).
-
-    Raw integers, because a fill makes them in a microsecond; the properties give Decimals. For a short lot
-    the sell came first (`closed_by_buy`): `opened_at` is then the sell's time and `closed_at` the buy's.
-    cost_basis = quantity x buy_price + buy_fee; net_proceeds = quantity x sell_price - sell_fee;
-    pnl = net_proceeds - cost_basis, or None when a fee of one of the two trades could not be valued.
-    """
-
-    sell_trade: str
-    buy_trade: str | None
-    quantity_units: int
-    sell_price_units: int
-    buy_price_units: int | None
-    cost_units: int | None
-    buy_fee_units: int | None
-    proceeds_units: int
-    sell_fee_units: int
-    net_units: int
-    pnl_units: int | None
-    opened_at: datetime | None
-    closed_at: datetime
-    closed_by_buy: bool = False
-
-    @property
-    def quantity(self) -> Decimal:
-        """The matched quantity, in base units."""
-        return quantity_of(self.quantity_units)
-
-    @property
-    def sell_price(self) -> Decimal:
-        """The price of the sell."""
-        return quantity_of(self.sell_price_units)
-
-    @property
-    def buy_price(self) -> Decimal | None:
-        """The price of the buy; None when unmatched."""
-        return None if self.buy_price_units is None else quantity_of(self.buy_price_units)
-
-    @property
-    def cost_basis(self) -> Decimal | None:
-        """What the piece cost, with its share of the buy fee; None when unmatched (unknown, not zero)."""
-        return None if self.cost_units is None else money_of(self.cost_units)
-
-    @property
-    def buy_fee(self) -> Decimal | None:
-        """The piece's share of the buy's fee; None when unmatched."""
-        return None if self.buy_fee_units is None else money_of(self.buy_fee_units)
-
-    @property
-    def proceeds(self) -> Decimal:
-        """Quantity x sell price."""
-        return money_of(self.proceeds_units)
-
-    @property
-    def sell_fee(self) -> Decimal:
-        """The piece's share of the sell's fee."""
-        return money_of(self.sell_fee_units)
-
-    @property
-    def net_proceeds(self) -> Decimal:
-        """Proceeds less the share of the sell fee."""
-        return money_of(self.net_units)
-
-    @property
-    def pnl(self) -> Decimal | None:
-        """Realized P&L of the piece; None when it is unknown: unmatched, or beside a fee that has no value."""
-        return None if self.pnl_units is None else money_of(self.pnl_units)
-
-
-class OpenLot(NamedTuple):
-    """What is left of an opening trade: negative quantity and cost basis for a short lot."""
-
-    trade_id: str
-    quantity: Decimal
-    cost_basis: Decimal
-    acquired_at: datetime
-
-
-class FillResult(NamedTuple):
-    """What one trade did. `realized_units` is None when nothing was closed or the P&L of a part is unknown."""
-
-    allocations: tuple[Allocation, ...]
-    unmatched_units: int
-    realized_units: int | None
-    fee_units: int
-    fee_flagged: bool
-
-    @property
-    def unmatched_quantity(self) -> Decimal:
-        """The part of a spot sell that no lot covers."""
-        return quantity_of(self.unmatched_units)
-
-    @property
-    def realized_pnl(self) -> Decimal | None:
-        """The P&L that this fill realized; None when it closed nothing, or when a part is unknown."""
-        return None if self.realized_units is None else money_of(self.realized_units)
-
-    @property
-    def fee(self) -> Decimal:
-        """The fee in quote currency (a base fee at the fill's price); 0 when it was in a third asset."""
-        return money_of(self.fee_units)
-
-
-Matched: TypeAlias = tuple[tuple[Row, ...], int, int | None, int, bool]
-"""The bare values of a `FillResult`."""
-
-
-def result_of(matched: Matched) -> FillResult:
-    """What the engine made, with names."""
-    rows, unmatched, realized, fee, flagged = matched
-    allocations = tuple([_new(Allocation, row) for row in rows]) if rows else ()
-    return _new(FillResult, (allocations, unmatched, realized, fee, flagged))
 
 
 class Lot(NamedTuple):
@@ -434,7 +182,7 @@ class LotEngine:
                 unmatched = rest
                 realized = None
                 self._unmatched += rest
-                rows = (*rows, _unmatched(fill, rest))
+                rows = (*rows, unmatched_row(fill, rest))
         return rows, unmatched, realized, fee_units, flagged
 
     def _open(self, fill: Fill, rest: int, fee_units: int) -> None:
@@ -577,25 +325,10 @@ class LotEngine:
             engine._realized = int(state["realized"])
             engine._unmatched = int(state["unmatched"])
             for trade_id, price, fee, is_base_fee, total, offset, opened_at, flagged in state["lots"]:
-                grain = 1 if is_base_fee else _SCALE
+                grain = 1 if is_base_fee else SCALE
                 at = datetime.fromisoformat(opened_at)
                 fill = Fill(trade_id, engine._sign, int(total), int(price), int(fee), grain, at, flagged)
                 engine._open(fill, fill.quantity - int(offset), fill.fee * grain)
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise FifoError("a state written by dump()") from error
         return engine
-
-
-def without_pnl(row: Row) -> Row:
-    """A row with a fee on one side whose value is unknown."""
-    return (*row[:10], None, *row[11:])
-
-
-def _unmatched(fill: Fill, rest: int) -> Row:
-    """The rest of a spot sell for which there is no lot: proceeds known, cost and P&L unknown."""
-    fee = (fill.fee - fill.fee * (fill.quantity - rest) // fill.quantity) * fill.grain
-    proceeds = rest * fill.price
-    return (
-        fill.trade_id, None, rest, fill.price, None, None, None, proceeds, fee, proceeds - fee, None, None, fill.at,
-        False,
-    )  # fmt: skip

@@ -13,7 +13,10 @@ from typing import Any, NamedTuple, Self
 from config.exact import plain
 from execution.model import AccountMode
 from portfolio.errors import FifoError
-from portfolio.fifo import Fill, Lot, LotEngine, Matched, Row, quantity_of
+from portfolio.fifo import Lot, LotEngine
+from portfolio.fills import Fill
+from portfolio.matches import Matched, Row
+from portfolio.units import quantity_of
 
 
 class Method(StrEnum):

@@ -13,7 +13,7 @@ from decimal import Decimal
 from config.exact import plain
 from config.times import time_text
 from execution.model import Json
-from portfolio.fifo import OpenLot
+from portfolio.matches import OpenLot
 
 
 def _text(value: Decimal | None) -> str | None:

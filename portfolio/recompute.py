@@ -14,7 +14,7 @@ from portfolio import batch, checkpoint
 from portfolio.batch import Computed
 from portfolio.books import Books, CashBook, FillOutcome, Scope, rebuilt
 from portfolio.errors import CheckpointDamaged
-from portfolio.fifo import Allocation, Row
+from portfolio.matches import Allocation, Row
 from portfolio.rewinding import rewound
 
 PAGE = 1000

@@ -21,8 +21,8 @@ from execution import raw
 from execution.model import Json
 from portfolio.books import Books
 from portfolio.errors import PortfolioError
-from portfolio.fifo import MONEY_DIGITS, QUANTITY_DIGITS, money_of, quantity_of
 from portfolio.lots import Method
+from portfolio.units import MONEY_DIGITS, QUANTITY_DIGITS, money_of, quantity_of
 
 
 class By(StrEnum):

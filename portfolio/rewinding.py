@@ -24,7 +24,8 @@ from portfolio import batch
 from portfolio.batch import Reached
 from portfolio.books import SymbolBook
 from portfolio.errors import FifoError
-from portfolio.fifo import Fill, LotEngine
+from portfolio.fifo import LotEngine
+from portfolio.fills import Fill
 
 SHARE = 2
 """Trades that follow are matched twice, so that it is worth it when no more than one in so many follow."""

@@ -18,10 +18,12 @@ from execution.ledger import derived_id
 from execution.model import Account, Json
 from portfolio import allocations, batch, reviews
 from portfolio.allocations import CONTENT, Content, Counts, Run, ScopeKey
-from portfolio.fifo import ENGINE_VERSION, Row, money_of
+from portfolio.fifo import ENGINE_VERSION
 from portfolio.lots import Method, Selections
+from portfolio.matches import Row
 from portfolio.reviews import Review
 from portfolio.tables import RunMode
+from portfolio.units import money_of
 
 
 @dataclass(slots=True)

@@ -9,8 +9,8 @@ from sqlalchemy import Connection
 
 from execution import raw
 from portfolio import tables
-from portfolio.fifo import units_of_text
 from portfolio.lots import Selection
+from portfolio.units import units_of_text
 
 
 @dataclass(frozen=True, slots=True)

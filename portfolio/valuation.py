@@ -9,8 +9,8 @@ from config.exact import ZERO, divide
 from config.times import timeframe_length
 from execution.model import Candle, Price, Trade
 from portfolio.books import Books, CashBook, SymbolBook
-from portfolio.fifo import money_of
 from portfolio.position import Portfolio, Position
+from portfolio.units import money_of
 
 RATIO_PLACES = 8
 """Decimals of percentages and returns, which are for display only."""

@@ -13,7 +13,10 @@ from execution import ledger
 from execution.model import AccountMode, Fact, Side, Trade
 from execution.tables import GENESIS_HASH
 from portfolio.books import NO_EFFECT, Books, FillOutcome, Scope, SymbolBook
-from portfolio.fifo import Allocation, FeeIn, FillResult, Lot, LotEngine, quantity_of, to_units
+from portfolio.fifo import Lot, LotEngine
+from portfolio.fills import FeeIn
+from portfolio.matches import Allocation, FillResult
+from portfolio.units import quantity_of, to_units
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 from config.times import stored_time
 from execution.model import Account, AccountMode, Side, Trade
-from portfolio.fifo import MONEY_DIGITS, FeeIn, make_fill, text_of_units
+from portfolio.fills import FeeIn, make_fill
 from portfolio.lots import Method
+from portfolio.units import MONEY_DIGITS, text_of_units
 from portfolio.validation.findings import Check, Report, Totals
 from portfolio.validation.rows import Row, TradeRow, amount, money, name_of, shown
 from portfolio.validation.scopes import Scope

@@ -6,11 +6,12 @@ from typing import Any
 from sqlalchemy import Connection
 
 from execution.model import Account
-from portfolio import allocations, batch, fifo, selections
+from portfolio import allocations, batch, matches, selections
 from portfolio.allocations import Content
 from portfolio.errors import PortfolioError
-from portfolio.fifo import ENGINE_VERSION, Allocation
+from portfolio.fifo import ENGINE_VERSION
 from portfolio.lots import Method
+from portfolio.matches import Allocation
 from portfolio.validation.findings import Check, Report
 from portfolio.validation.rows import Row, rows_of, shown
 from portfolio.validation.scopes import Scope
@@ -35,7 +36,7 @@ def check_recomputed(
         return
     stored = rows_of(connection, scope)
 
-    def compare(found: list[fifo.Row]) -> None:
+    def compare(found: list[matches.Row]) -> None:
         for piece, expected in zip(found, allocations.contents(found), strict=True):
             row = next(stored, None)
             if row is None or row[1:] != expected:

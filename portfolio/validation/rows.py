@@ -9,7 +9,7 @@ from execution import raw
 from execution.model import Trade
 from portfolio import batch
 from portfolio.allocations import CONTENT
-from portfolio.fifo import MONEY_DIGITS, QUANTITY_DIGITS, text_of_units
+from portfolio.units import MONEY_DIGITS, QUANTITY_DIGITS, text_of_units
 from portfolio.validation.scopes import Scope
 
 

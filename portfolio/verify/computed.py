@@ -11,8 +11,9 @@ from execution import totals
 from portfolio import batch, checkpoint, marks, recompute
 from portfolio.books import Books, Scope, SymbolBook
 from portfolio.errors import CheckpointDamaged, CheckpointOutdated
-from portfolio.fifo import Row, quantity_of
+from portfolio.matches import Row
 from portfolio.position import Portfolio
+from portfolio.units import quantity_of
 from portfolio.validation import Check
 from portfolio.valuation import value_account
 from portfolio.verify.facts import Scan, Sums, decimal_text

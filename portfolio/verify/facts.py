@@ -15,7 +15,7 @@ from execution.fees import disposal_id, disposal_symbol
 from execution.model import Account, CashFlowKind
 from execution.tables import GENESIS_HASH
 from portfolio.books import CashBook, Scope
-from portfolio.fifo import MONEY_DIGITS, QUANTITY_DIGITS, money_of, text_of_units, units_of_text
+from portfolio.units import MONEY_DIGITS, QUANTITY_DIGITS, money_of, text_of_units, units_of_text
 from portfolio.verify.results import CheckResult, Findings
 from portfolio.verify.scope import Run
 

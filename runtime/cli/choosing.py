@@ -140,8 +140,8 @@ def _tried(connection: "Connection", chosen: "list[NewSelection]") -> list[str]:
     from execution import ledger
     from portfolio import batch, selections
     from portfolio.errors import FifoError
-    from portfolio.fifo import to_units
     from portfolio.lots import Method, Selection
+    from portfolio.units import to_units
 
     known: dict[str, list[Selection]] = selections.stored(connection)
     fresh: dict[str, list[Selection]] = {}

@@ -16,8 +16,10 @@ from config.settings import DATABASE_FILE
 from execution.ledger import LedgerTail, NewTrade
 from execution.model import Account, Fact, FactsRecorded, Side, Source, trade_cash_effect
 from execution.writer import GroupCommitWriter
-from portfolio.fifo import FeeIn, Fill, LotEngine, make_fill, units_of_text
+from portfolio.fifo import LotEngine
+from portfolio.fills import FeeIn, Fill, make_fill
 from portfolio.service import PortfolioService
+from portfolio.units import units_of_text
 from runtime.clock import WallClock
 from runtime.database import ThreadReader, open_database, reader_engine, sqlite_url
 from tests.bench import least, ledgers

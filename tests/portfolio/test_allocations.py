@@ -17,7 +17,7 @@ from execution.errors import StorageUnavailable
 from execution.model import FactsRecorded, Trade
 from portfolio import allocations, batch, reviews
 from portfolio.allocations import StoredAllocation
-from portfolio.fifo import Allocation, Row
+from portfolio.matches import Allocation, Row
 from portfolio.service import PortfolioService
 from portfolio.tables import ReviewStatus
 from tests.portfolio.bookkeeping import Database, Line, deliver, service_of

@@ -9,7 +9,10 @@ import pytest
 
 from execution.model import AccountMode, Fact, Trade
 from portfolio.errors import FifoError
-from portfolio.fifo import FeeIn, FillResult, LotEngine, text_of_units, to_units, units_of_text
+from portfolio.fifo import LotEngine
+from portfolio.fills import FeeIn
+from portfolio.matches import FillResult
+from portfolio.units import text_of_units, to_units, units_of_text
 from tests.portfolio.bookkeeping import Line, at
 
 D = Decimal

@@ -12,8 +12,10 @@ import pytest
 
 from execution.model import AccountMode, Side, Trade
 from portfolio.errors import FifoError
-from portfolio.fifo import LotEngine, fill_of, to_units
+from portfolio.fifo import LotEngine
+from portfolio.fills import fill_of
 from portfolio.lots import AverageEngine, HifoEngine, LifoEngine, LofoEngine, Method, Selection, engine_for
+from portfolio.units import to_units
 from tests.portfolio.bookkeeping import Line
 from tests.portfolio.oracles.histories import fee_in
 

@@ -12,8 +12,10 @@ from execution import ledger
 from execution.fees import disposal_id
 from execution.model import Trade
 from portfolio import reports, validation, verify
-from portfolio.fifo import ENGINE_VERSION, Fill, FillResult, LotEngine, result_of
+from portfolio.fifo import ENGINE_VERSION, LotEngine
+from portfolio.fills import Fill
 from portfolio.lots import Method
+from portfolio.matches import FillResult, result_of
 from portfolio.reports import By, Question
 from portfolio.validation import Check
 from tests.portfolio.bookkeeping import Database, Line

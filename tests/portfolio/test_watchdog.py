@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from execution import ledger
 from execution.model import CashFlowKind, Fact, FactsRecorded, Side, Trade
-from portfolio import fifo
 from portfolio.books import Books, CashBook
+from portfolio.fifo import LotEngine
+from portfolio.fills import Fill
+from portfolio.matches import Allocation, Row
 from portfolio.watchdog import IntegrityFailed
 from tests.portfolio.bookkeeping import Database, Line, deliver, started
 from tests.portfolio.oracles.faults import closing_with, losing_fees
@@ -93,49 +95,49 @@ def busy_line() -> Line:
 
 def sloppy_take(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lots that lose a part of their fee."""
-    monkeypatch.setattr(fifo.LotEngine, "_close", closing_with(losing_fees))
+    monkeypatch.setattr(LotEngine, "_close", closing_with(losing_fees))
 
 
 def lost_quantity(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that counts what is open wrongly."""
-    real = fifo.LotEngine._open
+    real = LotEngine._open
 
-    def lossy(engine: fifo.LotEngine, fill: fifo.Fill, rest: int, fee_units: int) -> None:
+    def lossy(engine: LotEngine, fill: Fill, rest: int, fee_units: int) -> None:
         real(engine, fill, rest, fee_units)
         engine._quantity -= 1
 
-    monkeypatch.setattr(fifo.LotEngine, "_open", lossy)
+    monkeypatch.setattr(LotEngine, "_open", lossy)
 
 
 def generous_pnl(monkeypatch: pytest.MonkeyPatch) -> None:
     """Allocations whose P&L is not what they brought less what they cost."""
 
-    def generous(row: fifo.Row) -> fifo.Allocation:
-        piece = fifo.Allocation(*row)
+    def generous(row: Row) -> Allocation:
+        piece = Allocation(*row)
         return piece._replace(pnl_units=(piece.pnl_units or 0) + 1)
 
-    monkeypatch.setattr(fifo.LotEngine, "_close", closing_with(generous))
+    monkeypatch.setattr(LotEngine, "_close", closing_with(generous))
 
 
 def too_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Allocations of less than was sold."""
 
-    def stingy(row: fifo.Row) -> fifo.Allocation:
-        piece = fifo.Allocation(*row)
+    def stingy(row: Row) -> Allocation:
+        piece = Allocation(*row)
         return piece._replace(quantity_units=piece.quantity_units - 10**12)
 
-    monkeypatch.setattr(fifo.LotEngine, "_close", closing_with(stingy))
+    monkeypatch.setattr(LotEngine, "_close", closing_with(stingy))
 
 
 def time_travel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Allocations that were closed before they were opened."""
 
-    def early(row: fifo.Row) -> fifo.Allocation:
-        piece = fifo.Allocation(*row)
+    def early(row: Row) -> Allocation:
+        piece = Allocation(*row)
         assert piece.opened_at is not None
         return piece._replace(opened_at=piece.closed_at, closed_at=piece.opened_at)
 
-    monkeypatch.setattr(fifo.LotEngine, "_close", closing_with(early))
+    monkeypatch.setattr(LotEngine, "_close", closing_with(early))
 
 
 def leaking_cash(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from config.exact import ZERO
 from execution.model import AccountMode, CashFlowKind, Price, Side, Trade
 from portfolio.books import Books, SymbolBook, rebuilt
-from portfolio.fifo import FeeIn, LotEngine
+from portfolio.fifo import LotEngine
+from portfolio.fills import FeeIn
 from portfolio.recompute import recompute
 from portfolio.valuation import Marks, value_account
 from tests.portfolio.bookkeeping import ACCOUNTS, Line, at

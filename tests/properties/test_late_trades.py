@@ -11,7 +11,7 @@ from execution.model import Account, Trade
 from portfolio import batch, recompute, rewinding
 from portfolio.batch import Computed, Reached
 from portfolio.books import Books, FillOutcome
-from portfolio.fifo import Row
+from portfolio.matches import Row
 from tests.portfolio.bookkeeping import MARGIN, SPOT, Line
 from tests.portfolio.oracles.histories import MOVES, TAKEN_BACK, Moves, arrivals
 from tests.portfolio.oracles.laws import SYMBOL, Copy

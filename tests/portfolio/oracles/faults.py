@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from portfolio import allocations, allocator, batch, books, fifo, lots
+from portfolio import allocations, allocator, batch, books, fifo, fills, lots
 from portfolio.allocations import ScopeKey
-from portfolio.fifo import Allocation, FeeIn, Fill, FillResult, LotEngine, result_of
+from portfolio.fifo import LotEngine
+from portfolio.fills import FeeIn, Fill
 from portfolio.lots import AverageEngine, Method, SpecificEngine
+from portfolio.matches import Allocation, FillResult, Row, result_of
 from tests.portfolio.oracles import laws
 from tests.portfolio.oracles.laws import Case
 
@@ -36,12 +38,12 @@ def _change(target: object, name: str, value: object) -> Plant:
 
 # ---- rows that say something else --------------------------------------------------------------------------------
 
-Closed = tuple[tuple[fifo.Row, ...], int, int, bool]
+Closed = tuple[tuple[Row, ...], int, int, bool]
 Close = Callable[..., Closed]
 _close = LotEngine._close
 
 
-def closing_with(change: Callable[[fifo.Row], fifo.Row]) -> Close:
+def closing_with(change: Callable[[Row], Row]) -> Close:
     """Each row as something else, and the total as the rows."""
 
     def close(engine: LotEngine, *arguments: Any) -> Closed:
@@ -52,7 +54,7 @@ def closing_with(change: Callable[[fifo.Row], fifo.Row]) -> Close:
     return close
 
 
-def losing_fees(row: fifo.Row) -> Allocation:
+def losing_fees(row: Row) -> Allocation:
     """Lots that lose a part of their fee."""
     piece = Allocation(*row)
     assert piece.buy_price_units is not None
@@ -65,21 +67,21 @@ def losing_fees(row: fifo.Row) -> Allocation:
     return _with_fees(piece, buy_fee, sell_fee, piece.pnl_units is None)
 
 
-def _in_cents(row: fifo.Row) -> Allocation:
+def _in_cents(row: Row) -> Allocation:
     """Each P&L rounded to cents."""
     piece = Allocation(*row)
     assert piece.pnl_units is not None
     return piece._replace(pnl_units=piece.pnl_units // 10**34 * 10**34)
 
 
-def _gross(row: fifo.Row) -> Allocation:
+def _gross(row: Row) -> Allocation:
     """The sell's fee forgotten in net proceeds and P&L alike."""
     piece = Allocation(*row)
     assert piece.cost_units is not None
     return piece._replace(net_units=piece.proceeds_units, pnl_units=piece.proceeds_units - piece.cost_units)
 
 
-def _cost_without_fee(row: fifo.Row) -> Allocation:
+def _cost_without_fee(row: Row) -> Allocation:
     """The buy's fee forgotten in cost and P&L alike."""
     piece = Allocation(*row)
     assert piece.cost_units is not None
@@ -180,7 +182,7 @@ closing_last_in = _closing(pick=lambda count: count - 1)
 _match = LotEngine.match
 _share = AverageEngine._share
 _open = LotEngine._open
-_make_fill = fifo.make_fill
+_make_fill = fills.make_fill
 
 
 def _without_tiny_fills(engine: LotEngine, fill: Fill) -> FillResult:
@@ -217,7 +219,7 @@ def _fill_with(change: Callable[[FeeIn], FeeIn], cash: Callable[[int], int] = la
     ) -> Fill:
         return _make_fill(name, sign, quantity, price, fee, change(kind), cash(money), at)
 
-    return lambda patch: patch.setattr(fifo, "make_fill", make)
+    return lambda patch: patch.setattr(fills, "make_fill", make)
 
 
 def _third_assets_for_nothing(
@@ -352,7 +354,7 @@ FAULTS = [
     Fault(
         "fees in third assets for nothing",
         laws.cash_and_lots_add_up,
-        _change(fifo, "make_fill", _third_assets_for_nothing),
+        _change(fills, "make_fill", _third_assets_for_nothing),
     ),
     Fault(
         "P&L in cents",
@@ -377,7 +379,7 @@ FAULTS = [
     Fault(
         "what has no lot for free",
         laws.what_has_no_lot_is_unknown,
-        _change(fifo, "_unmatched", _free_when_unmatched),
+        _change(fifo, "unmatched_row", _free_when_unmatched),
     ),
     Fault(
         "a profit as if the fee of its sell were nothing",
@@ -459,7 +461,7 @@ FAULTS = [
     Fault(
         "a taken back trade that counts",
         laws.what_was_taken_back_never_was,
-        _change(batch, "_taken_back", lambda *_: frozenset()),
+        _change(batch, "taken_back", lambda *_: frozenset()),
     ),
     Fault(
         "rows of the instant itself kept",

@@ -7,7 +7,7 @@ from decimal import Decimal
 from hypothesis import strategies as st
 
 from execution.model import Account, Side, Source, Trade, trade_cash_effect
-from portfolio.fifo import FeeIn
+from portfolio.fills import FeeIn
 from tests.portfolio.bookkeeping import Line
 
 FEE_IN = {"USD": FeeIn.QUOTE, "BTC": FeeIn.BASE}

@@ -23,8 +23,8 @@ from execution.writer import InlineReader, InlineWriter
 from portfolio import allocations, batch, runs
 from portfolio.allocations import Run, ScopeKey, StoredAllocation
 from portfolio.books import SymbolBook
-from portfolio.fifo import Allocation, Row
 from portfolio.lots import Method, SpecificEngine, engine_for
+from portfolio.matches import Allocation, Row
 from portfolio.recompute import recompute
 from portfolio.service import PortfolioService
 from portfolio.tables import RunMode

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from execution.model import Trade
-from portfolio import fifo
-from portfolio.fifo import Allocation, FillResult, LotEngine
+from portfolio.fifo import LotEngine
+from portfolio.fills import fill_of
 from portfolio.lots import Method, Selection, engine_for
+from portfolio.matches import Allocation, FillResult
+from portfolio.units import QUANTITY_DIGITS
 from tests.portfolio.bookkeeping import MARGIN, SPOT
 from tests.portfolio.oracles.histories import fee_in
 from tests.portfolio.oracles.naive import Chosen, Piece
@@ -52,7 +54,7 @@ def piece_of(row: Allocation) -> Piece:
 
 def units(quantity: Fraction) -> int:
     """An exact quantity in the engine's units."""
-    numerator, denominator = (quantity * Fraction(10) ** fifo.QUANTITY_DIGITS).as_integer_ratio()
+    numerator, denominator = (quantity * Fraction(10) ** QUANTITY_DIGITS).as_integer_ratio()
     assert denominator == 1
     return numerator
 
@@ -75,4 +77,4 @@ def book(
 ) -> Ours:
     """Match trades in their order."""
     engine = engine_for(method, (MARGIN if margin else SPOT).mode, selections_of(selections or {}))
-    return Ours(trades, engine, {trade.id: engine.apply_fill(fifo.fill_of(trade, fee_in(trade))) for trade in trades})
+    return Ours(trades, engine, {trade.id: engine.apply_fill(fill_of(trade, fee_in(trade))) for trade in trades})
