@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.brokers import PATIENCE
 from tests.runtime.cli.terminal import SMA_CROSS, candle_file, fillbook, process
 
 
@@ -258,7 +259,7 @@ def test_a_reader_that_goes_away_is_no_error(data: Path) -> None:
         running.stdout.close()
         assert running.stderr is not None
         assert running.stderr.read() == ""
-        assert running.wait(20) == 0
+        assert running.wait(PATIENCE) == 0
 
 
 def test_bots_lists_files_and_states(data: Path) -> None:
