@@ -75,7 +75,9 @@ def make_books(tmp_path: Path) -> Callable[[], Books]:
     return make
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(facts=FACTS, kept=st.lists(st.integers(0, 11), max_size=3))
 def test_kept_sums_and_what_came_after_them_are_the_sums_of_all_facts(
     make_books: Callable[[], Books], facts: list[tuple[object, ...]], kept: list[int]
