@@ -4,6 +4,9 @@ from sqlalchemy import Connection
 
 from execution import raw
 
+ANNOUNCER = "announcer"
+"""The follower that tells facts on the bus."""
+
 
 def position(connection: Connection, name: str) -> int:
     """The last sequence that follower `name` has dealt with; 0 at first."""

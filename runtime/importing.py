@@ -5,6 +5,7 @@ Killed in the middle, it is run again: what was committed counts as duplicate th
 
 import io
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from itertools import islice
@@ -25,6 +26,9 @@ MOST_FAULTS = 10_000
 Progress = Callable[[int, int], None]
 """Told (bytes read, rows done)."""
 
+_LONGEST_REST = 0.5
+"""Seconds."""
+
 
 def open_fills(path: Path) -> tuple[FillbookFile, int]:
     """A file of fills ("-": standard input) and its size in bytes. Raises FileInvalid, OSError."""
@@ -44,20 +48,30 @@ def import_fills(
     appender: FillAppender,
     rows_at_a_time: int,
     progress: Progress = lambda _bytes, _rows: None,
+    rest: Callable[[float], None] = lambda _seconds: None,
 ) -> Tally:
     """Append a file's fills, so many rows in each transaction (2,000 take 0.1 s, for which a running daemon's own
-    commits wait). Raises DBAPIError when the database cannot be written: run it again then."""
+    commits wait). `rest` is called after each with the seconds that it took, see `give_way`. Raises DBAPIError when
+    the database cannot be written: run it again then."""
     total = Tally()
     rows = file.rows()
     with engine.connect() as connection:
         while chunk := list(islice(rows, rows_at_a_time)):
             # Prepared before the transaction: it is open for as short as can be.
             good = appender.identify(_good(chunk, total))
+            began = time.perf_counter()  # noqa: TID251 - how long others had to wait decides nothing
             with connection.begin():
                 done = appender.append(connection, good, WallClock().recorded_now())
+            rest(time.perf_counter() - began)  # noqa: TID251 - as above
             _add(total, done)
             progress(file.position, total.read)
     return total
+
+
+def give_way(seconds: float) -> None:
+    """Leave the database to a running daemon for as long as it was kept from it: SQLite gives the lock to whoever
+    happens to ask next, and one that asks all the time keeps the others out."""
+    time.sleep(min(seconds, _LONGEST_REST))  # noqa: TID251 - a command of its own waits here, no daemon
 
 
 def _good(chunk: Sequence[Row], total: Tally) -> Iterator[FillRow]:

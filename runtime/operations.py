@@ -42,7 +42,6 @@ from signals.feeds.feed import Feed
 
 log = structlog.get_logger(__name__)
 
-ANNOUNCER = "announcer"
 _TICK_SECONDS = 1.0
 _FAREWELL_SECONDS = 3.0
 
@@ -131,7 +130,7 @@ class Operations:
     async def start(self) -> None:
         """Load what the services need, and find out what became of open orders."""
         await self.core.start()
-        self._announced = await self._ports.reader.read(lambda c: followers.position(c, ANNOUNCER))
+        self._announced = await self._ports.reader.read(lambda c: followers.position(c, followers.ANNOUNCER))
         self._halts = await self._ports.reader.read(orders.halt_changes)
 
     async def connect(self, bus: Bus) -> None:
@@ -285,7 +284,7 @@ class Operations:
             return
         sequence = self._announcer.confirmed
         if sequence > self._announced:
-            await self._ports.writer.submit(lambda c: followers.advance(c, ANNOUNCER, sequence))
+            await self._ports.writer.submit(lambda c: followers.advance(c, followers.ANNOUNCER, sequence))
             self._announced = sequence
 
     # ---- publishing -----------------------------------------------------------------------------------

@@ -101,12 +101,15 @@ def _append(place: Place, opened: Any, size: int, owner: "Account", venue: str, 
     from runtime.cli.bars import ByteBar
     from runtime.cli.offline import books
     from runtime.composition import spare_the_collector
-    from runtime.importing import import_fills
+    from runtime.importing import give_way, import_fills
 
     spare_the_collector()
     appender = FillAppender(owner, venue=venue, triggered_by=tag)
     with books(place) as engine, ByteBar("importing", size) as bar:
-        return import_fills(engine, opened, appender, place.settings.portfolio.import_rows, bar.advance)
+        rows = place.settings.portfolio.import_rows
+        if place.daemon is None:
+            return import_fills(engine, opened, appender, rows, bar.advance)
+        return import_fills(engine, opened, appender, rows, bar.advance, rest=give_way)
 
 
 def _catch_up(place: Place, tally: "Tally") -> "list[AlertRaised]":

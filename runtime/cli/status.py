@@ -110,13 +110,17 @@ def _limits(connection: "Connection", place: Place, now: "datetime", prices: "li
 def _books(connection: "Connection", now: "datetime") -> dict[str, Any]:
     from config.exact import plain
     from config.times import time_text
-    from execution import candles, ledger, orders, raw
+    from execution import candles, followers, ledger, orders, raw
 
     head = ledger.head(connection)
     latest = candles.latest(connection).values()
     buried = raw.execute(connection, "SELECT COUNT(*) FROM dead_letters").fetchone()
     return {
-        "ledger": {"sequence": head.sequence, "hash": head.hash},
+        "ledger": {
+            "sequence": head.sequence,
+            "hash": head.hash,
+            "announced": followers.position(connection, followers.ANNOUNCER),
+        },
         "halts": [
             {"account": name, "by": halt.by, "reason": halt.reason, "at": time_text(halt.at)}
             for name, halt in sorted(orders.halts(connection).items())
@@ -181,9 +185,12 @@ def _daemon_rows(daemon: dict[str, Any]) -> "list[tuple[str, Cell]]":
 def _book_rows(found: dict[str, Any]) -> "list[tuple[str, Cell]]":
     from rich.text import Text
 
+    ledger = found["ledger"]
+    waiting = ledger["sequence"] - ledger["announced"]
+    announced = f"; {waiting:,} to be announced" if waiting else ""
     rows: list[tuple[str, Cell]] = [
         ("books", found["database"]),
-        ("ledger", f"{found['ledger']['sequence']:,} facts, head {found['ledger']['hash'][:16]}"),
+        ("ledger", f"{ledger['sequence']:,} facts, head {ledger['hash'][:16]}{announced}"),
     ]
     for halt in found["halts"]:
         why = f": {halt['reason']}" if halt["reason"] else ""

@@ -20,7 +20,6 @@ from portfolio.recompute import open_books
 from portfolio.service import read_portfolios
 from portfolio.verify import verify
 from runtime import wire
-from runtime.operations import ANNOUNCER
 from runtime.topics import Command, RouteName, Topics
 from tests.simulation.mark_invariants import wrongly_valued
 from tests.simulation.venue_invariants import at_venue, unlike_venue, untold_strangers
@@ -109,7 +108,7 @@ def _unfinished(connection: Connection, world: "World") -> Iterator[str]:
     missing = [number for number in range(1, head + 1) if number not in world.announced]
     if missing:
         yield f"I9 facts that were never announced: {missing[:5]} of {head}"
-    if followers.position(connection, ANNOUNCER) != head:
+    if followers.position(connection, followers.ANNOUNCER) != head:
         yield "I9 the announcer is not at the ledger's head"
     yield from _lost_deposits(connection, world)
     if world.venue is not None:

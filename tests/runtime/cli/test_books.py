@@ -236,10 +236,13 @@ def test_status_without_a_daemon_tells_of_the_books(data: Path) -> None:
     found = fillbook("status", "--data-dir", data, "--json").json
     assert found["daemon"]["running"] is False
     assert found["ledger"]["sequence"] > 3
+    assert found["ledger"]["announced"] == 0, "no daemon has run: all of it is to be announced"
     assert found["candles"][0]["symbol"] == "BTC-USD"
     assert found["open_orders"] == []
     assert found["dead_letters"] == 0
-    assert "not running" in fillbook("status", "--data-dir", data).out
+    shown = fillbook("status", "--data-dir", data).out
+    assert "not running" in shown
+    assert f"{found['ledger']['sequence']} to be announced" in shown
 
 
 def test_a_file_that_is_no_database_is_a_message(tmp_path: Path) -> None:
