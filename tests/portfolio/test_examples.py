@@ -15,7 +15,7 @@ from portfolio.fifo import LotEngine
 from portfolio.lots import Method
 from tests.portfolio.bookkeeping import SPOT, Database, Line, at, service_of
 from tests.portfolio.oracles.faults import closing_last_in
-from tests.portfolio.oracles.laws import batch_of, content_of, content_of_batch, perform
+from tests.portfolio.oracles.stored import batch_of, content_of, content_of_batch, perform
 
 D = Decimal
 

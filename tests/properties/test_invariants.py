@@ -5,8 +5,10 @@ from collections.abc import Callable
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from tests.portfolio.oracles.cases import Case, cases
 from tests.portfolio.oracles.faults import FAULTS, Fault
-from tests.portfolio.oracles.laws import IN_MEMORY, STORED, Case, cases
+from tests.portfolio.oracles.laws import IN_MEMORY
+from tests.portfolio.oracles.stored_laws import STORED
 
 Law = Callable[[Case], None]
 

@@ -13,8 +13,9 @@ from portfolio.batch import Computed, Reached
 from portfolio.books import Books, FillOutcome
 from portfolio.matches import Row
 from tests.portfolio.bookkeeping import MARGIN, SPOT, Line
+from tests.portfolio.oracles.cases import SYMBOL
 from tests.portfolio.oracles.histories import MOVES, TAKEN_BACK, Moves, arrivals
-from tests.portfolio.oracles.laws import SYMBOL, Copy
+from tests.portfolio.oracles.stored import Copy
 
 
 def computed_anew(database: Copy, account: Account, books: Books, wanted: str) -> tuple[Computed, list[Row]]:

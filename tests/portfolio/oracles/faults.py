@@ -14,8 +14,8 @@ from portfolio.fifo import LotEngine
 from portfolio.fills import FeeIn, Fill
 from portfolio.lots import AverageEngine, Method, SpecificEngine
 from portfolio.matches import Allocation, FillResult, Row, result_of
-from tests.portfolio.oracles import laws
-from tests.portfolio.oracles.laws import Case
+from tests.portfolio.oracles import laws, stored_laws
+from tests.portfolio.oracles.cases import Case
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 DUST = 10**12
@@ -287,7 +287,7 @@ def _closing_rows(versions: int, later: timedelta) -> Plant:
 
 
 def _since_exclusive(*arguments: Any, since: datetime | None = None, **more: Any) -> batch.Computed:
-    return _compute(*arguments, since=None if since is None else since + laws.MICROSECOND, **more)
+    return _compute(*arguments, since=None if since is None else since + stored_laws.MICROSECOND, **more)
 
 
 FAULTS = [
@@ -440,57 +440,57 @@ FAULTS = [
     ),
     Fault(
         "stored quantities in floating point",
-        laws.streaming_equals_the_batch,
+        stored_laws.streaming_equals_the_batch,
         _change(batch, "units_of_text", lambda text: int(float(text) * 10**18)),
     ),
     Fault(
         "trades of an instant as they came",
-        laws.streaming_equals_the_batch,
+        stored_laws.streaming_equals_the_batch,
         _change(batch, "_settled", lambda rows: rows),
     ),
     Fault(
         "buys before all sells",
-        laws.nothing_closes_before_it_opened,
+        stored_laws.nothing_closes_before_it_opened,
         _change(batch, "in_order", _buys_first),
     ),
     Fault(
         "first in by arrival",
-        laws.the_order_of_arrival_changes_nothing,
+        stored_laws.the_order_of_arrival_changes_nothing,
         _change(books.SymbolBook, "_is_late", _never_late),
     ),
     Fault(
         "a taken back trade that counts",
-        laws.what_was_taken_back_never_was,
+        stored_laws.what_was_taken_back_never_was,
         _change(batch, "taken_back", lambda *_: frozenset()),
     ),
     Fault(
         "rows of the instant itself kept",
-        laws.a_partial_recomputation_equals_one_from_scratch,
-        _closing_rows(0, laws.MICROSECOND),
+        stored_laws.a_partial_recomputation_equals_one_from_scratch,
+        _closing_rows(0, stored_laws.MICROSECOND),
     ),
     Fault(
         "two versions valid at once",
-        laws.a_partial_recomputation_equals_one_from_scratch,
+        stored_laws.a_partial_recomputation_equals_one_from_scratch,
         _closing_rows(1, timedelta(0)),
     ),
     Fault(
         "an instant computed from after itself",
-        laws.a_partial_recomputation_equals_one_from_scratch,
+        stored_laws.a_partial_recomputation_equals_one_from_scratch,
         _change(batch, "compute", _since_exclusive),
     ),
     Fault(
         "rows that are not ended",
-        laws.a_full_recomputation_repairs_what_is_stored,
+        stored_laws.a_full_recomputation_repairs_what_is_stored,
         _change(allocations, "close", lambda *_: 0),
     ),
     Fault(
         "fills stored again after a restart",
-        laws.what_the_daemon_stores_equals_a_batch,
+        stored_laws.what_the_daemon_stores_equals_a_batch,
         _change(allocator.Allocator, "stored_up_to", lambda *_: 0),
     ),
     Fault(
         "late trades that change no rows",
-        laws.what_the_daemon_stores_equals_a_batch,
+        stored_laws.what_the_daemon_stores_equals_a_batch,
         _change(allocator.Allocator, "rewrite", lambda *_: None),
     ),
 ]

@@ -1,93 +1,22 @@
-"""What must hold of any trades: each law runs the product over a case and raises AssertionError when it is broken.
+"""What must hold of any trades and one engine: each law runs the product over a case and raises AssertionError when
+it is broken. Those of what is stored are in `stored_laws`.
 
 The quantities, fees and unit costs of trades that the laws go by are those of the oracle (`naive`), never the
 product's own.
 """
 
-import asyncio
 import json
-import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from typing import ClassVar, TypeAlias
 
-from hypothesis import strategies as st
-from sqlalchemy import Connection, create_engine
-
-from execution.model import Account, FactsRecorded, Side, Trade
-from execution.writer import InlineReader, InlineWriter
-from portfolio import allocations, batch, runs
-from portfolio.allocations import Run, ScopeKey, StoredAllocation
+from execution.model import Side, Trade
 from portfolio.books import SymbolBook
 from portfolio.lots import Method, SpecificEngine, engine_for
-from portfolio.matches import Allocation, Row
-from portfolio.recompute import recompute
-from portfolio.service import PortfolioService
-from portfolio.tables import RunMode
-from tests.portfolio.bookkeeping import ACCOUNTS, CLOCK, MARGIN, SPOT, START, Database, at
 from tests.portfolio.oracles import naive, ours
-from tests.portfolio.oracles.histories import MOVES, TAKEN_BACK, Moves, arrivals, effective, fee_in, in_account
+from tests.portfolio.oracles.cases import SYMBOL, ZERO, Case, opening
+from tests.portfolio.oracles.histories import fee_in
 from tests.portfolio.oracles.naive import Chosen, NaiveLot, fee_of, has_unknown_fee, size_of, unit_cost
-
-SYMBOL = "BTC-USD"
-ZERO = Fraction(0)
-
-
-@dataclass(frozen=True)
-class Case:
-    """Trades, how they are matched, and a few numbers for whatever a law has to choose."""
-
-    moves: Moves
-    taken_back: list[int]
-    margin: bool
-    method: Method
-    numbers: list[int]
-
-    @property
-    def account(self) -> Account:
-        """The account that trades."""
-        return MARGIN if self.margin else SPOT
-
-    @property
-    def arrived(self) -> list[Trade]:
-        """The trades in their order of arrival, then the entries that take some back."""
-        return arrivals(self.moves, self.taken_back, self.account.name)
-
-    @property
-    def trades(self) -> list[Trade]:
-        """Those that count, in their total order."""
-        return effective(self.arrived)
-
-    @property
-    def booked(self) -> ours.Ours:
-        """What the product's engine makes of them."""
-        return ours.book(self.trades, self.method, margin=self.margin)
-
-
-RULES = [method for method in Method if method is not Method.SPECIFIC]
-
-
-def cases(methods: Sequence[Method] = tuple(RULES)) -> st.SearchStrategy[Case]:
-    """Random cases of some methods."""
-    numbers = st.lists(st.integers(0, 30), min_size=3, max_size=3)
-    return st.builds(Case, MOVES, TAKEN_BACK, st.booleans(), st.sampled_from(methods), numbers)
-
-
-def opening(row: Allocation) -> str | None:
-    """The trade whose lot a row closes."""
-    return row.sell_trade if row.closed_by_buy else row.buy_trade
-
-
-def closes(row: Allocation) -> str:
-    """The trade that a row belongs to."""
-    return row.buy_trade if row.closed_by_buy and row.buy_trade is not None else row.sell_trade
-
-
-# ---- of one engine --------------------------------------------------------------------------------------------
 
 
 def each_trade_is_allocated_exactly(case: Case) -> None:
@@ -312,209 +241,6 @@ def a_restart_changes_nothing(case: Case) -> None:
     assert (restarted.quantity, restarted.cost_basis) == (through.quantity, through.cost_basis)
 
 
-# ---- of the batch over a real database ------------------------------------------------------------------------
-
-
-class Copy(Database):
-    """A fresh database in a fraction of the time: a copy of one that was made once."""
-
-    _made: ClassVar[bytes] = b""
-
-    def __init__(self) -> None:
-        if not Copy._made:
-            with closing(Database()) as first, first.connection() as connection:
-                Copy._made = _sqlite(connection).serialize()
-        self.engine = create_engine("sqlite://")
-        self.writer = InlineWriter(self.engine, commit_each=True)
-        self.reader = InlineReader(self.writer)
-        with self.connection() as connection:
-            _sqlite(connection).deserialize(Copy._made)
-
-
-def _sqlite(connection: Connection) -> sqlite3.Connection:
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, sqlite3.Connection)
-    return driver
-
-
-def batch_of(
-    trades: Sequence[Trade], account: Account, method: Method = Method.FIFO, since: datetime | None = None
-) -> tuple[SymbolBook, list[Allocation]]:
-    """The book and the rows that a batch makes of stored trades."""
-    rows: list[Row] = []
-    with closing(Copy()) as database:
-        database.append(trades)
-        with database.connection() as connection:
-            computed = batch.compute(
-                connection, account, SYMBOL, len(trades), method=method, sink=rows.extend, since=since
-            )
-    return computed.book, list(map(Allocation._make, rows))
-
-
-def streaming_equals_the_batch(case: Case) -> None:
-    """Fill by fill from trades, or all at once from the rows of the database: one engine, one result."""
-    book = SymbolBook(case.account, SYMBOL, engine_for(case.method, case.account.mode))
-    rows: list[Allocation] = []
-    for trade in case.trades:
-        result = book.apply(trade)
-        assert result is not None
-        rows += result.allocations
-
-    at_once, found = batch_of(case.arrived, case.account, case.method)
-
-    assert found == rows
-    known, theirs = book.dump(), at_once.dump()
-    # The last trade of a batch may be one that was taken back.
-    assert {**known, "last_key": None} == {**theirs, "last_key": None}
-
-
-def nothing_closes_before_it_opened(case: Case) -> None:
-    """In the total order of trades, which the batch finds by itself."""
-    order = {trade.id: number for number, trade in enumerate(case.trades)}
-    _, rows = batch_of(case.arrived, case.account, case.method)
-    for row in rows:
-        lot = opening(row)
-        if lot is not None:
-            assert order[lot] < order[closes(row)]
-            assert row.opened_at is not None
-            assert row.opened_at <= row.closed_at
-
-
-def the_order_of_arrival_changes_nothing(case: Case) -> None:
-    """The same trades, arriving in another order: the same rows and the same book."""
-    trades = [trade for trade in case.arrived if trade.corrects is None]
-    turn = case.numbers[0] % len(trades)
-    other = list(reversed(trades[turn:])) + trades[:turn]
-    shuffled = [replace(trade, sequence=number) for number, trade in enumerate(other, 1)]
-
-    scope = (case.account.name, SYMBOL)
-    assert recompute(shuffled, ACCOUNTS).symbols[scope].dump() == recompute(trades, ACCOUNTS).symbols[scope].dump()
-    (book, rows), (again, same) = (batch_of(facts, case.account, case.method) for facts in (trades, shuffled))
-    assert rows == same
-    assert book.dump() == again.dump()
-
-
-def what_was_taken_back_never_was(case: Case) -> None:
-    """Trades that were taken back, and the entries that do it, leave the rows of a history without them."""
-    without = [replace(trade, sequence=number) for number, trade in enumerate(case.trades, 1)]
-    book, rows = batch_of(case.arrived, case.account, case.method)
-    if without:
-        other, same = batch_of(without, case.account, case.method)
-        assert rows == same
-        assert {**book.dump(), "last_key": None} == {**other.dump(), "last_key": None}
-    else:
-        assert (rows, book.engine.lot_count) == ([], 0)
-
-
-# ---- of what is stored ----------------------------------------------------------------------------------------
-
-Content: TypeAlias = tuple[object, ...]
-
-
-def content_of(rows: Sequence[StoredAllocation]) -> list[Content]:
-    """What stored rows say, without ids, versions and batches."""
-    ordered = sorted(rows, key=lambda row: (row.closed_at, row.id))
-    return [
-        (row.sell_trade, row.buy_trade, row.quantity, row.cost_basis, row.buy_fee, row.proceeds, row.sell_fee,
-         row.net_proceeds, row.pnl, row.buy_at, row.sell_at)
-        for row in ordered
-    ]  # fmt: skip
-
-
-def content_of_batch(rows: Sequence[Allocation]) -> list[Content]:
-    """The same of rows that were never stored."""
-    return [
-        (row.sell_trade, row.buy_trade, row.quantity, row.cost_basis, row.buy_fee, row.proceeds, row.sell_fee,
-         row.net_proceeds, row.pnl,
-         *((row.closed_at, row.opened_at) if row.closed_by_buy else (row.opened_at, row.closed_at)))
-        for row in rows
-    ]  # fmt: skip
-
-
-def stored_in(database: Database, method: Method, version: int | None = None) -> list[StoredAllocation]:
-    """The rows of a method: the current ones, or those of a version."""
-    with database.connection() as connection:
-        return list(allocations.stored(connection, method=method, version=version))
-
-
-def perform(database: Database, account: Account, method: Method, up_to: int, since: datetime | None = None) -> Run:
-    """Compute a scope and store what differs."""
-    order = runs.Order(account, ScopeKey(account.name, SYMBOL, method), up_to, since)
-    begun: list[Run] = []
-    mode = RunMode.FULL if since is None else RunMode.SYMBOL
-    database.writer.submit(lambda c: begun.append(runs.log(c, order, mode, "a law", START)))
-    database.writer.submit(lambda c: runs.perform(c, begun[0], order, mode, lambda: START))
-    return begun[0]
-
-
-def a_partial_recomputation_equals_one_from_scratch(case: Case) -> None:
-    """Of late trades and corrections, from their instant on; the version before it stays as it was."""
-    trades = case.arrived
-    known = 1 + case.numbers[1] % len(trades)
-    late = trades[known:]
-    since = min((trade.executed_at for trade in late), default=at(case.numbers[2] % 7))
-    with closing(Copy()) as database:
-        database.append(trades)
-        first = perform(database, case.account, case.method, known)
-        before = content_of(stored_in(database, case.method))
-
-        second = perform(database, case.account, case.method, len(trades), since)
-
-        after = content_of(stored_in(database, case.method))
-        old = content_of(stored_in(database, case.method, first.version))
-        new = content_of(stored_in(database, case.method, second.version))
-    _, from_scratch = batch_of(trades, case.account, case.method)
-    assert after == new == content_of_batch(from_scratch)
-    assert old == before == content_of_batch(batch_of(trades[:known], case.account, case.method)[1])
-
-
-def a_full_recomputation_repairs_what_is_stored(case: Case) -> None:
-    """Whatever versions there were before: rows that are missing, stale or doubled are noticed."""
-    trades = case.arrived
-    with closing(Copy()) as database:
-        database.append(trades)
-        perform(database, case.account, case.method, 1 + case.numbers[1] % len(trades))
-        perform(database, case.account, case.method, 1 + case.numbers[0] % len(trades))
-        database.run(f"DELETE FROM fifo_allocations WHERE id % 5 = {case.numbers[2] % 5}")
-
-        perform(database, case.account, case.method, len(trades))
-
-        rows = content_of(stored_in(database, case.method))
-    assert rows == content_of_batch(batch_of(trades, case.account, case.method)[1])
-
-
-def what_the_daemon_stores_equals_a_batch(case: Case) -> None:
-    """Fill by fill as they arrive, with a kill, flushes and late trades on the way."""
-    asyncio.run(_follow(case))
-
-
-async def _follow(case: Case) -> None:
-    trades = in_account(case.arrived, case.account)
-    with closing(Copy()) as database:
-        service = _service(database)
-        await service.start()
-        for number, trade in enumerate(trades):
-            database.append([trade])
-            await service.on_facts(FactsRecorded((trade,)))
-            if number in case.numbers[:2]:
-                await service.flush()
-            if number == case.numbers[2]:
-                service = _service(database)  # the one before was killed
-                await service.start()
-        await service.flush()
-        rows = content_of(stored_in(database, Method.FIFO))
-    assert rows == content_of_batch(batch_of(trades, case.account)[1])
-    position = service.position(case.account.name, SYMBOL)
-    known = sum((row[8] for row in rows if isinstance(row[8], Decimal)), Decimal(0))
-    assert position.realized_pnl == known
-
-
-def _service(database: Database) -> PortfolioService:
-    return PortfolioService(
-        database.writer, database.reader, CLOCK, checkpoint_facts=7, fence=lambda _connection: None
-    )
-
-
 IN_MEMORY: list[Callable[[Case], None]] = [
     each_trade_is_allocated_exactly,
     no_lot_is_over_allocated,
@@ -529,13 +255,3 @@ IN_MEMORY: list[Callable[[Case], None]] = [
     choices_are_kept,
     a_restart_changes_nothing,
 ]
-STORED: list[Callable[[Case], None]] = [
-    streaming_equals_the_batch,
-    nothing_closes_before_it_opened,
-    the_order_of_arrival_changes_nothing,
-    what_was_taken_back_never_was,
-    a_partial_recomputation_equals_one_from_scratch,
-    a_full_recomputation_repairs_what_is_stored,
-    what_the_daemon_stores_equals_a_batch,
-]
-MICROSECOND = timedelta(microseconds=1)
