@@ -54,7 +54,7 @@ class OpenLots(Protocol):
     """What is open, however a method keeps it."""
 
     def append(self, fill: Fill, /) -> None:
-        """One more, in whole."""
+        """One more, in whole: all that a method does when a fill opens a lot."""
 
     def __len__(self) -> int: ...
 
@@ -164,26 +164,28 @@ class LotEngine:
 
     def match(self, fill: Fill) -> Matched:
         """Match one fill: `apply_fill` without the names."""
-        _, sign, quantity, _, fee, grain, _, flagged = fill
+        _, sign, quantity, price, fee, grain, _, flagged = fill
         fee_units = fee * grain
         rows: tuple[Row, ...] = ()
-        realized: int | None = None
-        rest = quantity
-        if self._lots and self._sign != sign:
+        rest, realized = quantity, None
+        if self._sign != sign and self._lots:
             rows, rest, known, is_whole = self._close(fill, fee_units)
             self._realized += known
             if is_whole:
                 realized = known
-        unmatched = 0
-        if rest:
-            if sign > 0 or self._margin:
-                self._open(fill, rest, fee_units)
-            else:
-                unmatched = rest
-                realized = None
-                self._unmatched += rest
-                rows = (*rows, unmatched_row(fill, rest))
-        return rows, unmatched, realized, fee_units, flagged
+        elif sign > 0:  # what `_open` does, for half of all fills and without the call
+            self._lots.append(fill)
+            self._sign = sign
+            self._quantity += quantity
+            self._cost += quantity * price + fee_units
+            return rows, 0, realized, fee_units, flagged
+        if not rest:
+            return rows, 0, realized, fee_units, flagged
+        if sign > 0 or self._margin:
+            self._open(fill, rest, fee_units)
+            return rows, 0, realized, fee_units, flagged
+        self._unmatched += rest
+        return (*rows, unmatched_row(fill, rest)), rest, None, fee_units, flagged
 
     def _open(self, fill: Fill, rest: int, fee_units: int) -> None:
         """Keep what is left of a fill as an open lot; `fee_units`: the fee of all of it, in money units."""

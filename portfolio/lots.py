@@ -90,10 +90,6 @@ class _ChoosingEngine(LotEngine):
         """The lot to close next (there is one), and how much of it may be taken at most."""
         raise NotImplementedError
 
-    def _closed(self, lot: Lot) -> None:
-        """Nothing is left of a lot."""
-        self._kept.remove(lot)
-
     def _open(self, fill: Fill, rest: int, fee_units: int) -> None:
         super()._open(fill, rest, fee_units)
         if self._offset:
@@ -130,7 +126,7 @@ class _ChoosingEngine(LotEngine):
             self._kept.change(Lot(held, self._offset, self._fee_taken))
             self._offset = self._fee_taken = 0
         else:
-            self._closed(lot)
+            self._kept.remove(lot)
         return row, known, is_known
 
 
@@ -144,32 +140,45 @@ class LifoEngine(_ChoosingEngine):
         return lot, lot.rest
 
 
-class _ByUnitCost(_ChoosingEngine):
-    """Closes by the cost of a unit with its fee; of two equal ones the older first."""
+class _LotsByUnitCost(_LotsById):
+    """The same, ranked by the cost of a unit, the lowest first or, with `direction` -1, the highest; of two equal
+    ones the older."""
 
-    __slots__ = ("_heap", "_number")
+    def __init__(self, direction: int) -> None:
+        super().__init__()
+        self._direction = direction
+        self._heap: list[tuple[int, int, str]] = []
+        self._number = 0
+
+    def append(self, fill: Fill) -> None:
+        super().append(fill)
+        # Of the whole fill, so that it never changes while parts are closed; to 18 decimals of money.
+        total = fill.price * fill.quantity + fill.sign * fill.fee * fill.grain
+        self._number += 1
+        heapq.heappush(self._heap, (self._direction * (total * 10**18 // fill.quantity), self._number, fill.trade_id))
+
+    def foremost(self) -> Lot:
+        return self._lots[self._heap[0][2]]
+
+    def remove(self, lot: Lot) -> None:
+        """Nothing is left of the foremost one."""
+        super().remove(lot)
+        heapq.heappop(self._heap)
+
+
+class _ByUnitCost(_ChoosingEngine):
+    """Closes by the cost of a unit with its fee."""
+
+    __slots__ = ("_ranked",)
     _direction = 1
 
     def __init__(self, mode: AccountMode) -> None:
         super().__init__(mode)
-        self._heap: list[tuple[int, int, str]] = []
-        self._number = 0
-
-    def _open(self, fill: Fill, rest: int, fee_units: int) -> None:
-        super()._open(fill, rest, fee_units)
-        # Of the whole fill, so that it never changes while parts are closed; to 18 decimals of money.
-        cost = (fill.price * fill.quantity + fill.sign * fee_units) * 10**18 // fill.quantity
-        self._number += 1
-        heapq.heappush(self._heap, (self._direction * cost, self._number, fill.trade_id))
+        self._lots = self._kept = self._ranked = _LotsByUnitCost(self._direction)
 
     def _next(self, fill: Fill) -> tuple[Lot, int]:
-        lot = self._kept.get(self._heap[0][2])
-        assert lot is not None  # both have the same lots
+        lot = self._ranked.foremost()
         return lot, lot.rest
-
-    def _closed(self, lot: Lot) -> None:
-        super()._closed(lot)
-        heapq.heappop(self._heap)
 
 
 class HifoEngine(_ByUnitCost):
@@ -232,6 +241,20 @@ class SpecificEngine(_ChoosingEngine):
         return chosen, quantity
 
 
+class _Pool(deque[Fill]):
+    """The lots of a pool: all of them are flagged, or none is. So a lot is marked once, however many fees have no
+    value."""
+
+    def append(self, fill: Fill) -> None:
+        if self and self[-1].flagged:
+            fill = fill._replace(flagged=True)
+        elif self and fill.flagged:
+            flagged = [held._replace(flagged=True) for held in self]
+            self.clear()
+            self.extend(flagged)
+        super().append(fill)
+
+
 class AverageEngine(LotEngine):
     """Average cost: each closed unit costs the pool's average; which lots it came from is told first in,
     first out (for holding periods), but buy prices and fees are those of the pool and not shown.
@@ -242,6 +265,10 @@ class AverageEngine(LotEngine):
     """
 
     __slots__ = ()
+
+    def __init__(self, mode: AccountMode) -> None:
+        super().__init__(mode)
+        self._lots = self._queue = _Pool()
 
     def match(self, fill: Fill) -> Matched:
         """Match one fill: the lots of first in, first out, at the cost of the pool."""
@@ -291,17 +318,6 @@ class AverageEngine(LotEngine):
             sell, buy, piece, sell_price, buy_price, cost, buy_fee, value, fee, net, profit, opened_at, closed_at,
             closed_by_buy,
         )  # fmt: skip
-
-    def _open(self, fill: Fill, rest: int, fee_units: int) -> None:
-        # All lots of a pool are flagged, or none is: a lot is marked once, however many fees have no value.
-        queue = self._queue
-        if queue and queue[-1].flagged:
-            fill = fill._replace(flagged=True)
-        elif queue and fill.flagged:
-            flagged = [held._replace(flagged=True) for held in queue]
-            queue.clear()
-            queue.extend(flagged)
-        super()._open(fill, rest, fee_units)
 
     def dump(self) -> dict[str, Any]:
         """The exact state as a JSON-able dict: the pool's cost is not that of its lots."""

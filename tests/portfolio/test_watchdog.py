@@ -13,7 +13,7 @@ from execution.model import CashFlowKind, Fact, FactsRecorded, Side, Trade
 from portfolio.books import Books, CashBook
 from portfolio.fifo import LotEngine
 from portfolio.fills import Fill
-from portfolio.matches import Allocation, Row
+from portfolio.matches import Allocation, Matched, Row
 from portfolio.watchdog import IntegrityFailed
 from tests.portfolio.bookkeeping import Database, Line, deliver, started
 from tests.portfolio.oracles.faults import closing_with, losing_fees
@@ -100,13 +100,14 @@ def sloppy_take(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def lost_quantity(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that counts what is open wrongly."""
-    real = LotEngine._open
+    real = LotEngine.match
 
-    def lossy(engine: LotEngine, fill: Fill, rest: int, fee_units: int) -> None:
-        real(engine, fill, rest, fee_units)
+    def lossy(engine: LotEngine, fill: Fill) -> Matched:
+        matched = real(engine, fill)
         engine._quantity -= 1
+        return matched
 
-    monkeypatch.setattr(LotEngine, "_open", lossy)
+    monkeypatch.setattr(LotEngine, "match", lossy)
 
 
 def generous_pnl(monkeypatch: pytest.MonkeyPatch) -> None:

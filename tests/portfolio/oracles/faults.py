@@ -1,5 +1,6 @@
 """Planted faults: ways in which books have been wrong, each with the law that must notice it."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,7 +11,7 @@ from sqlalchemy import Connection
 
 from portfolio import allocations, allocator, batch, books, fifo, fills, lots
 from portfolio.allocations import ScopeKey
-from portfolio.fifo import LotEngine
+from portfolio.fifo import Lot, LotEngine
 from portfolio.fills import FeeIn, Fill
 from portfolio.lots import AverageEngine, Method, SpecificEngine
 from portfolio.matches import Allocation, FillResult, Row, result_of
@@ -231,13 +232,13 @@ def _third_assets_for_nothing(
 # ---- costs of other methods --------------------------------------------------------------------------------------
 
 
-def _by_price_alone(engine: Any, fill: Fill, rest: int, fee_units: int) -> None:
+def _by_price_alone(ranked: lots._LotsByUnitCost, fill: Fill) -> None:
     """The dearest lot, its fee left out."""
-    _by_unit_cost(engine, fill, rest, 0)
-    engine._cost += fee_units
+    _by_unit_cost(ranked, fill._replace(fee=0))
+    ranked.change(Lot(fill, 0, 0))
 
 
-_by_unit_cost = lots._ByUnitCost._open
+_by_unit_cost = lots._LotsByUnitCost.append
 
 
 def _ignoring_choices(patch: pytest.MonkeyPatch) -> None:
@@ -394,7 +395,7 @@ FAULTS = [
     Fault(
         "an average that forgets a fee without a value with its lot",
         laws.what_a_fee_is_worth_or_nobody_knows_the_profit,
-        _change(AverageEngine, "_open", LotEngine._open),
+        _change(lots._Pool, "append", deque.append),
         Method.AVERAGE,
     ),
     Fault(
@@ -419,7 +420,7 @@ FAULTS = [
     Fault(
         "the dearest without its fee",
         laws.each_method_takes_its_own_lot,
-        _change(lots._ByUnitCost, "_open", _by_price_alone),
+        _change(lots._LotsByUnitCost, "append", _by_price_alone),
         Method.HIFO,
     ),
     Fault(
