@@ -16,6 +16,19 @@ settings.register_profile("new", deadline=None, suppress_health_check=[HealthChe
 settings.register_profile("same", settings.get_profile("new"), derandomize=True, database=None)
 settings.load_profile("same")
 
+# What CI systems and people wish for colours in their terminals changes what commands print. Before typer looks.
+for _name in (
+    "FORCE_COLOR",
+    "PY_COLORS",
+    "CLICOLOR_FORCE",
+    "NO_COLOR",
+    "TTY_COMPATIBLE",
+    "TTY_INTERACTIVE",
+    "TERMINAL_WIDTH",
+    "GITHUB_ACTIONS",
+):
+    os.environ.pop(_name, None)
+
 # A shell has what it starts in the background ignore Ctrl-C, and what that starts as well.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
