@@ -54,9 +54,20 @@ def plain(value: Decimal) -> str:
     return "0" if text == "-0" else text
 
 
+class _Quanta(dict[int, Decimal]):
+    """The smallest step of so many decimals."""
+
+    def __missing__(self, places: int) -> Decimal:
+        step = self[places] = Decimal(1).scaleb(-places)
+        return step
+
+
+_QUANTA = _Quanta()
+
+
 def round_to(value: Decimal, places: int) -> Decimal:
     """`value` to `places` decimals, ROUND_HALF_EVEN."""
-    return value.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_EVEN)
+    return value.quantize(_QUANTA[places], rounding=ROUND_HALF_EVEN)
 
 
 def floor_to(value: Decimal, increment: Decimal) -> Decimal:

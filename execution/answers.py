@@ -8,18 +8,24 @@ UNTOUCHED = (OrderStatus.REQUESTED, OrderStatus.PENDING)
 """Statuses of an order of which nothing is filled and nothing is in doubt."""
 
 
+_TOLD = {
+    status: ResponseStatus.ACCEPTED if status in UNTOUCHED else ResponseStatus(status.value) for status in OrderStatus
+}
+
+
 def answer(order: Order, fills: Sequence[Trade]) -> Responded:
     """What an order's sender is told about it now."""
-    status = ResponseStatus.ACCEPTED if order.status in UNTOUCHED else ResponseStatus(order.status.value)
+    status = order.status
+    sequence = fills[-1].sequence if fills else None
     return Responded(
         order.account,
         order.request_id,
-        status,
-        final=order.status.is_final,
-        reason=order.reason,
-        order_id=order.id,
-        trades=tuple(fills),
-        sequence=fills[-1].sequence if fills else None,
+        _TOLD[status],
+        status.is_final,
+        order.reason,
+        order.id,
+        tuple(fills),
+        sequence,
     )
 
 

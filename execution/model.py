@@ -56,13 +56,9 @@ class OrderStatus(StrEnum):
     REJECTED = "rejected"
     EXPIRED = "expired"
 
-    @property
-    def is_final(self) -> bool:
-        """Whether nothing more can happen to the order."""
-        return self in _FINAL
-
-
-_FINAL = frozenset({OrderStatus.FILLED, OrderStatus.CANCELLED, OrderStatus.REJECTED, OrderStatus.EXPIRED})
+    def __init__(self, value: str) -> None:
+        # Whether nothing more can happen to the order; looked up nine times for a fill.
+        self.is_final = value in ("filled", "cancelled", "rejected", "expired")
 
 
 class Source(StrEnum):

@@ -84,6 +84,17 @@ def _first_status(account: Account) -> OrderStatus:
     return OrderStatus.REQUESTED if account.kind is AccountKind.LIVE else OrderStatus.PENDING
 
 
+def _order_of(request: OrderRequest, terms: RiskApproved, status: OrderStatus, now: datetime) -> Order:
+    """The order that a request makes. By position: twenty names would cost as much as the object."""
+    context = None if request.signal_context is None else JsonDocument(request.signal_context)
+    return Order(
+        orders.order_id(request.account, request.request_id), request.request_id,
+        orders.client_order_id(request.account, request.request_id), request.account, request.symbol, request.side,
+        terms.type, terms.time_in_force, status, request.triggered_by, now, terms.expires_at, terms.quantity,
+        terms.notional, request.close, request.limit_price, request.decided_at, context, request.note,
+    )  # fmt: skip
+
+
 class RequestDesk:
     """Takes requests in. Every method that gets a connection runs as a work of the writer."""
 
@@ -144,27 +155,7 @@ class RequestDesk:
             stopped = self._refuse_by_losses(connection, request, envelope, verdict)
             if stopped is not None:
                 return stopped
-        order = Order(
-            id=orders.order_id(request.account, request.request_id),
-            request_id=request.request_id,
-            client_order_id=orders.client_order_id(request.account, request.request_id),
-            account=request.account,
-            symbol=request.symbol,
-            side=request.side,
-            type=verdict.type,
-            time_in_force=verdict.time_in_force,
-            status=_first_status(self.state.accounts[request.account]),
-            triggered_by=request.triggered_by,
-            created_at=now,
-            expires_at=verdict.expires_at,
-            quantity=verdict.quantity,
-            notional=verdict.notional,
-            close=request.close,
-            limit_price=request.limit_price,
-            decided_at=request.decided_at,
-            signal_context=None if request.signal_context is None else JsonDocument(request.signal_context),
-            note=request.note,
-        )
+        order = _order_of(request, verdict, _first_status(self.state.accounts[request.account]), now)
         orders.insert(connection, order)
         self._remember(connection, envelope, order_id=order.id)
         self.state.opened(order, self.state.reservation_of(order))

@@ -225,6 +225,8 @@ class TradingState:
 
     def frozen_by(self, account: str, symbol: str) -> str | None:
         """The order of this symbol whose outcome is unknown, if there is one."""
+        if not self._unknown:
+            return None
         for order in list(self._unknown.values()):
             if order.account == account and order.symbol == symbol:
                 return order.id
@@ -236,7 +238,7 @@ class TradingState:
 
     def reservation_of(self, order: Order, fills: Sequence[Trade] = ()) -> Reservation:
         """What `order` needs in the worst case that can be known now; `fills` are done already."""
-        filled = sum((trade.quantity for trade in fills), ZERO)
+        filled = sum([trade.quantity for trade in fills], ZERO) if fills else ZERO
         if order.side is Side.SELL:
             quantity = ZERO if order.quantity is None else max(order.quantity - filled, ZERO)
             return Reservation(order.account, order.symbol, quantity=quantity)
@@ -332,17 +334,17 @@ class TradingState:
 
     # ---- undo journal ---------------------------------------------------------------------------------
 
+    # Each remembers by itself what there was: an order makes fifteen such changes.
+
     def _add(self, mapping: dict[K, Decimal], key: K, amount: Decimal) -> None:
         if amount:
-            self._replace(mapping, key, mapping.get(key, ZERO) + amount)
+            old = mapping.get(key)
+            self._undo.append((mapping, key, old))
+            mapping[key] = amount if old is None else old + amount
 
     def _replace(self, mapping: dict[K, V], key: K, value: V) -> None:
-        self._remember(mapping, key)
+        self._undo.append((mapping, key, mapping.get(key)))
         mapping[key] = value
 
     def _remove(self, mapping: dict[K, V], key: K) -> None:
-        self._remember(mapping, key)
-        mapping.pop(key, None)
-
-    def _remember(self, mapping: dict[K, V], key: K) -> None:
-        self._undo.append((mapping, key, mapping.get(key)))
+        self._undo.append((mapping, key, mapping.pop(key, None)))

@@ -104,7 +104,8 @@ class PortfolioService:
         StorageUnavailable when something cannot be read: the outcomes then come with the next call.
         """
         async with self._lock:
-            await self._settle()
+            if self._booked:
+                await self._settle()
             facts: Sequence[Fact] = recorded.facts
             expected = self._books.sequence + 1
             if not facts or facts[-1].sequence < expected:
@@ -159,7 +160,7 @@ class PortfolioService:
             return
         books, recomputed = self._books, frozenset(self._books.stale)
         taken_back = {fact.symbol for fact in self._booked if isinstance(fact, Trade) and fact.corrects}
-        traded = await self._last_trades(taken_back)
+        traded = await self._last_trades(taken_back) if taken_back else {}
         if recomputed:
             self._unsettled = await self._recompute_stale(self._unsettled)
         self._watchdog.watch(self._unsettled, books, recomputed)
@@ -179,8 +180,6 @@ class PortfolioService:
 
     async def _last_trades(self, symbols: set[str]) -> dict[str, TradePrice]:
         """Trades of these symbols were taken back: their prices are no marks, those of the others are."""
-        if not symbols:
-            return {}
         scopes = [scope for scope in self._books.symbols if scope[1] in symbols]
         return await self._reader.read(lambda connection: marks.last_trades(connection, scopes))
 

@@ -77,6 +77,7 @@ class IntegrityKeeper:
         self._publish = publish
         self._halt = halt
         self._states: dict[str, Integrity] = {}
+        self._checked, self._checked_at = 0, clock.recorded_now()  # how far the check after each fill has come
         self._accepted: dict[str, set[str]] = {}
         self._look_now = asyncio.Event()
         self._stopped = threading.Event()
@@ -84,7 +85,11 @@ class IntegrityKeeper:
     @property
     def states(self) -> list[Integrity]:
         """What is known of each account."""
-        return list(self._states.values())
+        checked, at = self._checked, self._checked_at
+        return [
+            replace(state, checked_at=at, sequence=checked) if state.ok and state.sequence < checked else state
+            for state in self._states.values()
+        ]
 
     def start(self, halts: Iterable[HaltChanged]) -> None:
         """Say that the books are sound, but for accounts that a failed check halted before."""
@@ -97,10 +102,8 @@ class IntegrityKeeper:
         failures = self._books.take_failures()
         if failures:
             await self.failed(failures)
-        now, sequence = self._clock.recorded_now(), self._books.sequence
-        for account, state in self._states.items():
-            if state.ok and state.sequence != sequence:
-                self._states[account] = replace(state, checked_at=now, sequence=sequence)
+        if self._checked != self._books.sequence:
+            self._checked, self._checked_at = self._books.sequence, self._clock.recorded_now()
 
     async def failed(self, failures: Sequence[IntegrityFailed]) -> None:
         """Checks failed: say so, and halt the accounts."""
