@@ -10,6 +10,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from tests.integration.brokers import PATIENCE, free_port
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -113,6 +115,7 @@ def eventually(ask, wanted: list[str], expected_code: int) -> None:  # type: ign
         time.sleep(0.2)  # a person looking again; there is no event to wait for in a terminal
 
 
+@pytest.mark.timeout(900)  # twenty commands, each a process of its own
 def test_a_person_who_follows_the_tutorial_gets_what_it_says(tmp_path: Path) -> None:
     terminal = Terminal(tmp_path)
     typed = 0
