@@ -121,13 +121,13 @@ class LotEngine:
         return self._quantity, self._unmatched, self._cost, self._realized
 
     @property
-    def edges(self) -> tuple[Lot, Lot] | None:
-        """The oldest and the newest open lot; None when nothing is open. Only first in, first out keeps them so."""
+    def edges(self) -> tuple[Fill, int, int, Fill] | None:
+        """The fill of the oldest open lot, how much of it and of its fee is gone, and the fill of the newest one.
+
+        None when nothing is open. Only first in, first out keeps them so.
+        """
         queue = self._queue
-        if not queue:
-            return None
-        first: Lot = _new(Lot, (queue[0], self._offset, self._fee_taken))
-        return first, first if len(queue) == 1 else _new(Lot, (queue[-1], 0, 0))
+        return (queue[0], self._offset, self._fee_taken, queue[-1]) if queue else None
 
     @property
     def lot_count(self) -> int:

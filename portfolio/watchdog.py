@@ -13,10 +13,10 @@ from execution import ledger
 from execution.model import AccountMode, Fact, Side, Trade
 from execution.tables import GENESIS_HASH
 from portfolio.books import NO_EFFECT, Books, FillOutcome, Scope, SymbolBook
-from portfolio.fifo import Lot, LotEngine
-from portfolio.fills import FeeIn
+from portfolio.fifo import LotEngine
+from portfolio.fills import Fill
 from portfolio.matches import Allocation, FillResult
-from portfolio.units import quantity_of, to_units
+from portfolio.units import SCALE, quantity_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,14 @@ class Watchdog:
             if ledger.content_hash(fact, self._hash) != fact.hash:
                 self._fail(fact, "its hash does not follow from its content and its predecessor")
             self._hash = fact.hash
-            self._cash[fact.account] = self._cash.get(fact.account, ZERO) + fact.cash_effect
+            account = fact.account
+            self._cash[account] = self._cash.get(account, ZERO) + fact.cash_effect
             if isinstance(fact, Trade):
-                scope = (fact.account, fact.symbol)
+                scope = (account, fact.symbol)
                 moved = self._noted[fact.id] = _quantity_moved(fact, books.symbols[scope])
                 self._held[scope] = self._held.get(scope, 0) + moved
-        for account in {fact.account for fact in facts}:
+        accounts = (facts[0].account,) if len(facts) == 1 else {fact.account for fact in facts}
+        for account in accounts:
             cash = books.cash[account].cash
             if cash != self._cash[account]:
                 said = f"{account}: cash {plain(cash)}, the facts add up to {plain(self._cash[account])}"
@@ -87,23 +89,30 @@ class Watchdog:
 
     def _watch_book(self, scope: Scope, outcome: FillOutcome, book: SymbolBook, recomputed: bool) -> None:
         """The book as it is after the last of its fills."""
-        engine, trade = book.engine, outcome.trade
-        held = _moved(engine)
+        trade, result = outcome
+        engine = book.engine
+        quantity, unmatched, cost, _ = engine.units
+        held = quantity - unmatched
         if held != self._held[scope]:
             said = f"holds {plain(quantity_of(held))}, the trades leave {plain(quantity_of(self._held[scope]))}"
             self._fail(trade, f"{said} (less what was sold without a lot)")
             self._held[scope] = held
         edges = engine.edges
         if edges is None:
-            quantity, _, cost, _ = engine.units
             if quantity or cost:
                 self._fail(trade, "nothing is open, but quantity or cost are not 0")
             return
-        (oldest, gone, _), (newest, gone_of_newest, _) = edges
-        if not (0 <= gone < oldest.quantity and 0 <= gone_of_newest < newest.quantity):
-            self._fail(trade, f"a lot holds less than nothing ({oldest.trade_id} or {newest.trade_id})")
-        if outcome.result is not None and not recomputed:
-            for problem in _edge_problems(trade, outcome.result, *edges):
+        oldest, gone, fee_gone, newest = edges
+        if not 0 <= gone < oldest.quantity:
+            self._fail(trade, f"a lot holds less than nothing ({oldest.trade_id})")
+        if result is None or recomputed:
+            return
+        if newest.trade_id == trade.id:
+            is_only = newest is oldest
+            for problem in _opened_problems(result, newest, gone if is_only else 0, fee_gone if is_only else 0):
+                self._fail(trade, problem)
+        if result.allocations:
+            for problem in _closed_problems(trade, result, oldest, gone):
                 self._fail(trade, problem)
 
     def _fail(self, fact: Fact, problem: str) -> None:
@@ -120,13 +129,21 @@ def _moved(engine: LotEngine) -> int:
 
 def _quantity_moved(trade: Trade, book: SymbolBook) -> int:
     """The signed quantity that a trade moved; a fee in the base asset is a part of it."""
-    quantity = to_units(trade.quantity)
+    quantity = _units(trade.quantity)
     sign = 1 if trade.side is Side.BUY else -1
-    if trade.fee and trade.fee_asset == book.base_asset:
-        fee = to_units(trade.fee)
+    if trade.fee_asset == book.base_asset and trade.fee:
+        fee = _units(trade.fee)
         if quantity > sign * fee:
             return sign * quantity - fee
     return sign * quantity
+
+
+_UNITS = Decimal(SCALE)
+
+
+def _units(value: Decimal) -> int:
+    """A number that the engine has taken, in units of 10^-18: at half the cost of `to_units`, and in another way."""
+    return int(value * _UNITS)
 
 
 def _fill_problems(trade: Trade, result: FillResult, book: SymbolBook, moved: int) -> list[str]:
@@ -134,38 +151,61 @@ def _fill_problems(trade: Trade, result: FillResult, book: SymbolBook, moved: in
     problems = []
     pieces, unmatched, realized, fee, flagged = result
     sell = moved < 0
-    rest = -moved if sell else moved
-    parts = pnl = 0
-    for piece in pieces:
-        rest -= piece[2]
-        parts += (piece[8] if sell else piece[6]) or 0
-        pnl += piece[10] or 0
-        if not _adds_up(piece):
-            problems.append(f"its allocation to {piece.buy_trade if sell else piece.sell_trade} does not add up")
-    if rest and (rest < 0 or (sell and book.engine.mode is not AccountMode.MARGIN)):
-        problems.append(f"its allocations miss {plain(quantity_of(rest))} of its quantity")
-    if not rest and parts != fee:
-        problems.append("the parts of its fee do not add up to it")
-    if realized is not None and not unmatched and realized != pnl:
-        problems.append("its P&L is not the sum of its allocations")
-    problems += _unknown_problems(result, book)
-    value = trade.quantity * trade.price
-    outside = -trade.cash_effect + value if sell else -trade.cash_effect - value  # what cash moved beyond it
-    fee_in = book.fee_in(trade.fee_asset)
-    expected = 0
-    if fee_in is FeeIn.OTHER:
+    if pieces:
+        rest = -moved if sell else moved
+        parts = pnl = 0
+        for piece in pieces:
+            rest -= piece[2]
+            parts += (piece[8] if sell else piece[6]) or 0
+            pnl += piece[10] or 0
+            if not _adds_up(piece):
+                problems.append(f"its allocation to {piece.buy_trade if sell else piece.sell_trade} does not add up")
+        if rest and (rest < 0 or (sell and book.engine.mode is not AccountMode.MARGIN)):
+            problems.append(f"its allocations miss {plain(quantity_of(rest))} of its quantity")
+        if not rest and parts != fee:
+            problems.append("the parts of its fee do not add up to it")
+        if realized is not None and not unmatched and realized != pnl:
+            problems.append("its P&L is not the sum of its allocations")
+        problems += _unknown_problems(result, book)
+    elif sell and book.engine.mode is not AccountMode.MARGIN:
+        problems.append(f"its allocations miss {plain(quantity_of(-moved))} of its quantity")
+    elif realized is not None:
+        problems.append("it has a P&L without an allocation")
+    problems += _fee_problems(trade, fee, flagged, book, moved)
+    return problems
+
+
+def _fee_problems(trade: Trade, fee: int, flagged: bool, book: SymbolBook, moved: int) -> list[str]:
+    """Where cash or the engine's fee (10^-36) are not what the trade says."""
+    problems = []
+    charged, value = trade.fee, trade.quantity * trade.price
+    outside = (value if moved < 0 else -value) - trade.cash_effect  # what cash moved beyond it
+    if trade.fee_asset == book.currency:
+        if outside != charged:
+            problems.append(_cash_problem(trade))
+        expected = _units(charged) * SCALE if charged else 0
+    elif trade.fee_asset == book.base_asset:
+        if outside:
+            problems.append(_cash_problem(trade))
+        has_value = not charged or abs(moved) != _units(trade.quantity)
+        expected = _units(charged) * _units(trade.price)
+        problems += _flag_problems(flagged, has_value)
+    else:
         expected = int(outside.scaleb(36))
-    elif outside != (trade.fee if fee_in is FeeIn.QUOTE else ZERO):
-        problems.append(f"cash effect {plain(trade.cash_effect)} does not follow from quantity, price and fee")
-    if fee_in is not FeeIn.OTHER and trade.fee:
-        expected = to_units(trade.fee) * (10**18 if fee_in is FeeIn.QUOTE else to_units(trade.price))
-    if trade.fee and fee_in is not FeeIn.QUOTE:
-        has_value = bool(outside) if fee_in is FeeIn.OTHER else abs(moved) != to_units(trade.quantity)
-        if flagged == has_value:
-            problems.append(f"its fee has {'a' if has_value else 'no'} value, and the engine says otherwise")
+        problems += _flag_problems(flagged, not charged or bool(outside))
     if fee != (0 if flagged else expected):
         problems.append("its fee is not the one that was charged")
     return problems
+
+
+def _cash_problem(trade: Trade) -> str:
+    return f"cash effect {plain(trade.cash_effect)} does not follow from quantity, price and fee"
+
+
+def _flag_problems(flagged: bool, has_value: bool) -> list[str]:
+    if flagged != has_value:
+        return []
+    return [f"its fee has {'a' if has_value else 'no'} value, and the engine says otherwise"]
 
 
 def _unknown_problems(result: FillResult, book: SymbolBook) -> list[str]:
@@ -199,29 +239,33 @@ def _adds_up(piece: Allocation) -> bool:
     return cost == quantity * buy_price + buy_fee and pnl in (None, net - cost) and opened_at <= closed_at
 
 
-def _edge_problems(trade: Trade, result: FillResult, first: Lot, newest: Lot) -> list[str]:
-    """The lot that the trade opened, and the one that it closed a part of."""
+def _opened_problems(result: FillResult, lot: Fill, gone: int, fee_gone: int) -> list[str]:
+    """What is wrong with the lot that a trade opened, of which and of whose fee so much went to what it closed."""
+    problems = []
+    pieces, _, _, fee, flagged = result
+    closed = parts = 0
+    for piece in pieces:
+        closed += piece[2]
+        parts += (piece[8] if lot.sign < 0 else piece[6]) or 0
+    if (lot.fee - fee_gone) * lot.grain + parts != fee:
+        problems.append("the parts of its fee and what is left of it do not add up to it")
+    if gone != closed:
+        problems.append("what it closed and what it opened are not its quantity")
+    if lot.flagged != flagged:
+        problems.append("what it opened does not know whether its fee has a value")
+    return problems
+
+
+def _closed_problems(trade: Trade, result: FillResult, lot: Fill, gone: int) -> list[str]:
+    """What is wrong with the share of the oldest lot that a trade took, if it did; so much of the lot is gone."""
     problems = []
     sell = trade.side is Side.SELL
-    pieces = result.allocations
-    latest, gone, _ = newest
-    if latest.trade_id == trade.id:
-        parts = sum((piece.sell_fee_units if sell else piece.buy_fee_units) or 0 for piece in pieces) if pieces else 0
-        if newest.open_fee + parts != result.fee_units:
-            problems.append("the parts of its fee and what is left of it do not add up to it")
-        if gone != (sum(piece.quantity_units for piece in pieces) if pieces else 0):
-            problems.append("what it closed and what it opened are not its quantity")
-        if latest.flagged != result.fee_flagged:
-            problems.append("what it opened does not know whether its fee has a value")
-    if not pieces:
-        return problems
-    piece = pieces[-1]
-    opened, offset, _ = first
-    if (piece.buy_trade if sell else piece.sell_trade) == opened.trade_id:
-        before = offset - piece.quantity_units
-        due = (opened.fee * offset // opened.quantity - opened.fee * before // opened.quantity) * opened.grain
+    piece = result.allocations[-1]
+    if (piece.buy_trade if sell else piece.sell_trade) == lot.trade_id:
+        before = gone - piece.quantity_units
+        due = (lot.fee * gone // lot.quantity - lot.fee * before // lot.quantity) * lot.grain
         if before < 0 or due != (piece.buy_fee_units if sell else piece.sell_fee_units):
-            problems.append(f"its share of the fee of {opened.trade_id} is not what it must be")
-        if (piece.pnl_units is None) != (result.fee_flagged or opened.flagged):
-            problems.append(f"its P&L against {opened.trade_id} is not known or unknown as the fees say")
+            problems.append(f"its share of the fee of {lot.trade_id} is not what it must be")
+        if (piece.pnl_units is None) != (result.fee_flagged or lot.flagged):
+            problems.append(f"its P&L against {lot.trade_id} is not known or unknown as the fees say")
     return problems

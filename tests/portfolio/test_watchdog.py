@@ -160,7 +160,7 @@ def negative_lot(monkeypatch: pytest.MonkeyPatch) -> None:
         outcomes = real(books, facts)
         for book in books.symbols.values():
             if book.engine.edges is not None:
-                book.engine._offset = book.engine.edges[0].fill.quantity + 1
+                book.engine._offset = book.engine.edges[0].quantity + 1
         return outcomes
 
     monkeypatch.setattr(Books, "apply", spoiled)
