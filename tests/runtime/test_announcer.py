@@ -16,6 +16,7 @@ from runtime.database import ThreadReader, reader_engine
 from runtime.publisher import Publisher
 from runtime.topics import Topics
 from tests.execution.house import Books, flow
+from tests.integration.brokers import PATIENCE
 
 TOPICS = Topics("fillbook")
 WINDOW = 4
@@ -41,7 +42,7 @@ class HeldBus(MemoryBus):
 
     async def until(self, count: int) -> None:
         """Wait until so many were sent."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while len(self.sent) < count:
                 self.came.clear()
                 await self.came.wait()
@@ -73,7 +74,7 @@ class Stage:
 
     async def until_all_confirmed(self) -> None:
         """Wait until the broker has every fact."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while self.announcer.confirmed < self.last:
                 await self.publisher.changed()
 

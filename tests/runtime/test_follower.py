@@ -10,6 +10,7 @@ from execution.model import Fact, FactsRecorded
 from runtime.database import ThreadReader, reader_engine
 from runtime.follower import PAGE, LedgerFollower
 from tests.execution.house import Books, flow
+from tests.integration.brokers import PATIENCE
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ async def test_a_fact_recorded_while_a_backlog_is_handed_out_is_not_waited_for(
     await consumer.asked.wait()
     waiting = asyncio.create_task(follower.offer(FactsRecorded((reader[1][-1],))))
     consumer.may.release()  # the first page
-    await asyncio.wait_for(waiting, 10)
+    await asyncio.wait_for(waiting, PATIENCE)
     assert len(consumer.got) == PAGE
     await follower.offer(FactsRecorded((reader[1][-1],)))  # at once, while a page is under way
     for _ in range(10):
