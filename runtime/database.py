@@ -1,6 +1,7 @@
 """Engines, schema and readers: the one place that knows which database is behind the ledger."""
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from runtime.errors import RuntimeFault, Unreachable
 
 T = TypeVar("T")
 
-SCHEMA_REVISION = "0008"
+SCHEMA_REVISION = "0009"
 """The newest revision in runtime/migrations; a test compares the two."""
 
 
@@ -234,8 +235,16 @@ def open_database(url: str, *, busy_timeout_ms: int = 5000, synchronous: str = "
     try:
         _upgrade_unless_it_needs_a_backup(engine, url)
     except DBAPIError as error:
-        raise Unreachable(f"the database {url} cannot be opened: {error.orig}") from error
+        hint = "" if path is None else why_not_opened(path, error.orig)
+        raise Unreachable(f"the database {url} cannot be opened: {error.orig}{hint}") from error
     return engine
+
+
+def why_not_opened(file: Path, error: BaseException | None) -> str:
+    """What a person should know of "unable to open database file", or nothing: SQLite does not tell the reason."""
+    if "unable to open" not in str(error) or os.access(file.parent, os.W_OK):
+        return ""
+    return f" ({file.parent} cannot be written, and SQLite needs that for reading too: copy the books elsewhere)"
 
 
 def seed_catalogue(connection: Connection) -> None:

@@ -131,7 +131,8 @@ class Place:
         except sqlite3.Error as error:
             raise StorageUnavailable(f"the database {self.database} could not be read: {error}") from error
         except StorageUnavailable as error:
-            raise StorageUnavailable(f"{self.database}: {error}") from error
+            hint = database.why_not_opened(self.database, error)
+            raise StorageUnavailable(f"{self.database}: {error}{hint}") from error
         finally:
             engine.dispose()
 

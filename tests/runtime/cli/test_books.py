@@ -282,3 +282,18 @@ def test_damaged_books_are_said_to_be_damaged_and_point_to_verify(data: Path, tm
         assert "the fact of sequence 2 is missing" in found.err
         assert "fillbook verify" in found.err
         assert "Traceback" not in found.err
+
+
+@pytest.mark.parametrize("command", [["portfolio"], ["deposit", "5"]], ids=" ".join)
+def test_books_on_a_read_only_disk_say_what_is_the_matter(
+    tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fillbook("account", "add", "ann", "--data-dir", tmp_path).code == 0
+    (tmp_path / "fillbook.db-wal").mkdir()  # what SQLite cannot make there, seen from here: the same error
+    monkeypatch.setattr("os.access", lambda *_: False)
+
+    found = fillbook(*command, "--data-dir", tmp_path)
+
+    assert (found.code, found.out) == (3, "")
+    assert "unable to open database file" in found.err
+    assert f"{tmp_path} cannot be written" in found.err
