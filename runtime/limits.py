@@ -82,13 +82,19 @@ class _At:
         return self._instant
 
 
+def books_time(connection: Connection, wall: datetime, *, played: bool) -> datetime:
+    """The time in the books: the close of the newest candle of a feed that is played, else that of the wall."""
+    stored = candles.latest(connection).values() if played else ()
+    return max((candle.close_time for candle in stored), default=wall)
+
+
 def limits_wire(
-    connection: Connection, values: Mapping[str, str], wall: datetime, *, played: bool, prices: Iterable[Price] = ()
+    connection: Connection, values: Mapping[str, str], now: datetime, prices: Iterable[Price] = ()
 ) -> dict[str, Any]:
     """The limits and, when one is on whose use can be told, how much of each every account uses.
 
-    By the stored candles and `prices` seen on the bus. `played`: the clock of the books is the feed's, not the
-    wall's. Reads the whole ledger then (about 2 s for a million trades).
+    By the stored candles and `prices` seen on the bus; `now` is the time of the books. Reads the whole ledger then
+    (about 2 s for a million trades).
     """
     limits = limits_from(values)
     used = limits.on_exposure or limits.on_losses or bool(limits.max_orders_per_minute)
@@ -102,12 +108,12 @@ def limits_wire(
             }
             for limit in LIMITS
         ],
-        "accounts": _accounts(connection, limits, wall, played, prices) if used else [],
+        "accounts": _accounts(connection, limits, now, prices) if used else [],
     }
 
 
 def _accounts(
-    connection: Connection, limits: RiskLimits, wall: datetime, played: bool, prices: Iterable[Price]
+    connection: Connection, limits: RiskLimits, now: datetime, prices: Iterable[Price]
 ) -> list[dict[str, Any]]:
     state = TradingState()
     stored = sorted(candles.latest(connection).values(), key=lambda candle: (candle.close_time, candle.time))
@@ -115,7 +121,6 @@ def _accounts(
         state.prices.note_candle(candle)
     for price in prices:
         state.prices.note_price(price)
-    now = stored[-1].close_time if played and stored else wall
     state.load(connection)
     state.load_accepted(connection, now - RATE_WINDOW)
     watch = LossWatch(state, _At(now), limits)

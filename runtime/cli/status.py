@@ -33,9 +33,11 @@ def status(place: Place) -> None:
     """Daemon, broker, feed, halts, limits and their use, ledger, last candles, open orders, dead letters."""
     from runtime.cli.output import show_json
     from runtime.clock import WallClock
+    from runtime.limits import books_time
 
-    now = WallClock().now()
+    wall = WallClock().now()
     daemon, prices = _daemon(place)
+    now = place.read(lambda c: books_time(c, wall, played=_is_played(place)))
     limits = place.read(lambda c: _limits(c, place, now, prices))
     books = place.read(lambda c: _books(c, now))
     found = {"daemon": daemon, "database": str(place.database), **books, "limits": limits}
@@ -96,15 +98,21 @@ def _prices(topics: "Topics", found: dict[str, dict[str, Any]]) -> "list[Price]"
     return prices
 
 
-def _limits(connection: "Connection", place: Place, now: "datetime", prices: "list[Price]") -> dict[str, Any]:
-    """The limits that the daemon runs with; without one, those of the settings."""
+def _is_played(place: Place) -> bool:
+    """Whether candles come from a file or are invented, so that the books have their time."""
     from runtime.feeding import describe
-    from runtime.limits import configured, limits_wire
 
     info, feed = place.daemon, place.settings.feed
-    played = bool(feed.candles or feed.synthetic) if info is None else info.feed != describe(None)
+    return bool(feed.candles or feed.synthetic) if info is None else info.feed != describe(None)
+
+
+def _limits(connection: "Connection", place: Place, now: "datetime", prices: "list[Price]") -> dict[str, Any]:
+    """The limits that the daemon runs with; without one, those of the settings."""
+    from runtime.limits import configured, limits_wire
+
+    info = place.daemon
     values = info.limits if info is not None and info.limits else configured(place.settings)
-    return limits_wire(connection, values, now, played=played, prices=prices)
+    return limits_wire(connection, values, now, prices)
 
 
 def _books(connection: "Connection", now: "datetime") -> dict[str, Any]:
