@@ -8,6 +8,8 @@ What is used of the libraries' private API, and why (a test fails when one of it
   `_on_socket_open`, `_on_socket_close`, `_on_socket_register_write` and `_on_socket_unregister_write`
   (overridden), for the buffers and because it watches the number of a descriptor a moment later, when it may
   be another socket's; with them its `_misc_loop` and `_misc_task`;
+- paho's `_handle_pubackcomp` (replaced) with its `_in_packet`, `_out_message_mutex`, `_out_messages` and
+  `_do_on_publish`, because it makes two objects of MQTT 5 for each PUBACK, which is most of what one costs;
 - aiomqtt's `_disconnected` future, and paho's `_sock_close`, without which failed connections leak
   descriptors.
 """
@@ -18,10 +20,13 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import aiomqtt
 import paho.mqtt.client as paho
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from runtime.bus import (
     BusUnavailable,
@@ -29,6 +34,9 @@ from runtime.bus import (
 from runtime.mqtt_socket import BufferedSocket, Pump
 
 _SUBACK_FAILURE = 0x80
+_PACKET_ID_BYTES = 2
+_PUBACK_REASON = ReasonCode(PacketTypes.PUBACK)
+_PUBACK_PROPERTIES = Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]  # the library has no types there
 
 _library_log = logging.getLogger("fillbook.mqtt.library")
 _library_log.setLevel(logging.ERROR)
@@ -95,7 +103,8 @@ class Connection(aiomqtt.Client):
             will=will,
             timeout=options.connect_timeout,
             keepalive=options.keepalive,
-            max_inflight_messages=options.max_in_flight,
+            # No limit but the bus's own: for one the library walks through all messages at each PUBACK.
+            max_inflight_messages=0,
             # Without TCP_NODELAY a QoS 1 request and its reply take 88 ms instead of 0.8.
             socket_options=((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),),
             logger=_library_log,
@@ -104,6 +113,8 @@ class Connection(aiomqtt.Client):
         self._client.connect_timeout = options.connect_timeout
         self._create_plain: Callable[[], Any] = self._client._create_socket
         self._client._create_socket = self._open_socket  # type: ignore[method-assign]  # the library's one seam for it
+        self._acknowledged: Callable[[Any], Any] = self._client._handle_pubackcomp
+        self._client._handle_pubackcomp = self._quickly_acknowledged  # type: ignore[method-assign]
         self._pump = Pump(
             self._loop,
             read=self._client.loop_read,
@@ -131,6 +142,18 @@ class Connection(aiomqtt.Client):
         entry = self._unconfirmed.pop(mid, None)
         if entry is not None and not entry[0].done():
             entry[0].set_result(None)
+
+    def _quickly_acknowledged(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> Any:
+        """A PUBACK of two bytes, as every one of MQTT 3.1.1 is; all else is left to the library."""
+        client = self._client
+        packet = client._in_packet["packet"]
+        if cmd != "PUBACK" or len(packet) != _PACKET_ID_BYTES:
+            return self._acknowledged(cmd)
+        packet_id = int.from_bytes(packet, "big")
+        with client._out_message_mutex:
+            if packet_id in client._out_messages:
+                return client._do_on_publish(packet_id, _PUBACK_REASON, _PUBACK_PROPERTIES)
+        return paho.MQTT_ERR_SUCCESS
 
     def _open_socket(self) -> BufferedSocket:
         return BufferedSocket.around(self._create_plain())

@@ -9,8 +9,7 @@ no byte is read from the socket while there are some in the buffer.
 
 Memory is bounded. In: one read. Out: `PIECE` and one packet, because `send` refuses more while the network takes
 nothing, so that the rest stays in the library's queue; that queue holds at most the publishes in flight (the
-semaphore of `publish_soon`, and the same number as the library's own limit) and one acknowledgement for each
-message the broker may have unacknowledged.
+semaphore of `publish_soon`) and one acknowledgement for each message the broker may have unacknowledged.
 """
 
 import asyncio

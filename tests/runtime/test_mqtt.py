@@ -267,3 +267,9 @@ async def test_the_private_parts_of_the_libraries_are_where_they_were() -> None:
     assert list(inspect.signature(client._client._sock_close).parameters) == []
     message = paho.MQTTMessage(mid=1, topic=b"t")
     assert (message.dup, message.retain, message.mid) == (False, False, 1)
+    assert list(inspect.signature(client._client._handle_pubackcomp).parameters) == ["cmd"]
+    assert list(inspect.signature(client._client._do_on_publish).parameters) == ["mid", "reason_code", "properties"]
+    assert client._client._in_packet["packet"] == b""
+    assert not client._client._out_messages
+    with client._client._out_message_mutex:
+        pass
