@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -146,6 +146,15 @@ class Server:
     def log(self) -> str:
         """What it wrote to stderr."""
         return self.log_file.read_text(encoding="utf-8")
+
+    async def logged(self, text: str, times: int = 1) -> None:
+        """Wait until it has written a text to its log so often."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while self.log.count(text) < times:
+                    await asyncio.sleep(0.02)  # a file tells nobody of what is written to it
+        except TimeoutError:
+            raise AssertionError(f"{text!r} is not {times} times in the log\n{self.log[-3000:]}") from None
 
     async def launch(self) -> None:
         """Start the process; `ready` waits for it."""
@@ -378,13 +387,47 @@ class Ear(Listener):
         self.bus.on_connected(lambda connected: self.sessions.append(connected.session_present))
 
 
+_PROBES = itertools.count()
+
+
 async def price_known(ear: Ear, symbol: str = "BTC-USD") -> None:
-    """Wait until the daemon has read a price: requests may overtake it. Asks for what cannot be had."""
-    for number in itertools.count():
-        body = {"request_id": f"probe-{symbol}-{number}", "symbol": symbol, "side": "SELL", "quantity": "999999"}
+    """Wait until the daemon has read a price: requests may overtake it. Asks for what cannot be had.
+
+    Under a new id at each time: what was answered before, in an earlier life even, would be answered so again.
+    """
+    while True:
+        body = {"request_id": f"probe-{next(_PROBES)}", "symbol": symbol, "side": "SELL", "quantity": "999999"}
         if (await ear.ask(body))["reason"]["code"] != "no_price":
             break
     ear.heard.clear()
+
+
+async def advised(ear: Ear, bot: str, symbol: str, body: dict[str, str]) -> None:
+    """Tell a candle as a live market does, with time for everybody until the next: return when the bot has advised on
+    it, and what it has asked for is answered."""
+    topic = f"bot/{bot}/recommendation"
+    told = len(ear.all(topic))
+    await ear.say(f"market/{symbol}/candle/1m", body)
+    await ear.more(topic, told)
+
+    def is_answered() -> bool:
+        asked = {heard.body["request_id"] for heard in ear.all(f"main/request/trade/bot/{bot}")}
+        ready = [heard for heard in ear.all(topic) if heard.body["ready_to_trade"]]
+        answered = {heard.last for heard in ear.heard if "/response/" in heard.topic}
+        return len(asked) >= len(ready) and asked <= answered
+
+    await ear.until(is_answered, f"an answer to what {bot} asked for")
+
+
+async def advised_until(
+    ear: Ear, bot: str, symbol: str, candles: Iterable[dict[str, str]], wanted: Callable[[], T | None]
+) -> T:
+    """Tell candles, see `advised`, until `wanted` gives something: what is asked for at one is done at another."""
+    for body in candles:
+        await advised(ear, bot, symbol, body)
+        if found := wanted():
+            return found
+    raise AssertionError(f"no more candles; heard {ear.tail()}")
 
 
 def dumped(body: Any) -> bytes:
@@ -392,11 +435,16 @@ def dumped(body: Any) -> bytes:
     return json.dumps(body).encode()
 
 
-@asynccontextmanager
-async def retained(port: int, *, pattern: str = "fillbook/#") -> AsyncIterator[dict[str, Any]]:
+Kept = dict[str, Any]
+"""Bodies of retained messages by their topics below `fillbook/v1/`."""
+
+
+async def retained(port: int, pattern: str = "fillbook/#") -> Kept:
     """What the broker retains, as a client sees it that subscribes now (everything that comes in one round)."""
-    found: dict[str, Any] = {}
-    options = MqttOptions(host="127.0.0.1", port=port, client_id="test-retained", clean_session=True)
+    found: Kept = {}
+    options = MqttOptions(
+        host="127.0.0.1", port=port, client_id="test-retained", clean_session=True, publish_timeout=PATIENCE
+    )
     bus = MqttBus(options, [pattern, "test/end"])
     await bus.start()
     try:
@@ -409,9 +457,25 @@ async def retained(port: int, *, pattern: str = "fillbook/#") -> AsyncIterator[d
                     break
                 if incoming.retain:
                     found[incoming.topic.removeprefix(f"{V1}/")] = json.loads(incoming.payload)
-        yield found
     finally:
         await bus.stop()
+    return found
+
+
+async def retains(port: int, fits: Callable[[Kept], Any], pattern: str = "fillbook/#") -> None:
+    """Wait until what the broker retains fits. It may say a message to those who listen before it retains it, and
+    what was retained before a restart of the daemon is there until that has said something newer."""
+    found: Kept = {}
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                found = await retained(port, pattern)
+                with contextlib.suppress(KeyError):  # there is nothing on a topic yet
+                    if fits(found):
+                        return
+                await asyncio.sleep(0.05)  # the broker tells nobody what it retains
+    except TimeoutError:
+        raise AssertionError(f"not what the broker retains: {found}") from None
 
 
 class Load:
@@ -426,6 +490,8 @@ class Load:
         self._repeat_after = repeat_after
         self._gate = asyncio.Semaphore(in_flight)
         self._waiting: dict[str, asyncio.Future[Any]] = {}
+        self.since = 0
+        """The last sequence of the ledger before there was somebody to hear what is announced."""
         self.answers: dict[str, Any] = {}
         self.sent: dict[str, tuple[str, dict[str, Any]]] = {}
         self.repeated = 0

@@ -5,7 +5,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from execution import guards
-from tests.integration.daemons import Ear, retained, serving
+from tests.integration.daemons import Ear, retains, serving
 from tests.integration.test_kills import COMMON, FEED
 from tests.integration.test_life import MANUAL
 
@@ -13,8 +13,7 @@ from tests.integration.test_life import MANUAL
 async def test_the_books_are_said_to_be_sound_until_a_forged_fact_halts_the_account(tmp_path: Path) -> None:
     async with serving(tmp_path / "data", settings=[*FEED, *COMMON]) as server, Ear(server.port) as ear:
         assert (await ear.ask({**MANUAL, "request_id": "before"}))["status"] == "filled"
-        async with retained(server.port) as kept:
-            assert (kept["main/integrity"]["ok"], kept["main/integrity"]["problems"]) == (True, [])
+        await retains(server.port, lambda kept: kept["main/integrity"]["ok"])
 
         def forge(connection: Connection) -> None:
             guards.drop_guards(connection)
@@ -34,6 +33,6 @@ async def test_the_books_are_said_to_be_sound_until_a_forged_fact_halts_the_acco
         assert halt.body["by"] == "integrity"
         await ear.on("main/alert", lambda heard: heard.body["code"] == "integrity")
         assert (await ear.ask({**MANUAL, "request_id": "after"}))["reason"]["code"] == "trading_halted"
-        async with retained(server.port) as kept:
-            assert not kept["main/integrity"]["ok"]
-            assert "cash flow forged" in kept["main/integrity"]["problems"][0]
+        said = await ear.on("main/integrity", lambda heard: not heard.body["ok"])
+        assert "cash flow forged" in said.body["problems"][0]
+        await retains(server.port, lambda kept: not kept["main/integrity"]["ok"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from execution import marks
 from execution.model import OrderStatus
-from tests.integration.daemons import Ear, Server, price_known, retained, serving
+from tests.integration.daemons import Ear, Server, price_known, retains, serving
 
 LIMITS = ("account.initial_deposit=10000", "risk.max_drawdown_pct=10", "log.level=warning", *(
     f"paper.{name}=0" for name in ("taker_fee_bps", "maker_fee_bps", "half_spread_bps", "slippage_bps")
@@ -49,8 +49,7 @@ async def test_a_broken_limit_halts_the_account_on_the_bus_and_in_the_books(tmp_
         assert refused["reason"]["code"] == "trading_halted"
         await server.kill()
         await server.start()
-        async with retained(server.port) as kept:
-            assert kept["main/halt"]["by"] == "limit:drawdown"
+        await retains(server.port, lambda kept: kept["main/halt"]["by"] == "limit:drawdown")
         assert [order.status for order in server.books.orders] == [OrderStatus.CANCELLED, OrderStatus.FILLED]
         await ear.say("main/request/resume", {"request_id": "go"})
         await ear.answer("go")

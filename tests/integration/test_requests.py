@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from tests.integration.brokers import EMBEDDED, MOSQUITTO, PATIENCE, running_broker
-from tests.integration.daemons import V1, Ear, Server, dumped, price_known, retained, serving
+from tests.integration.daemons import V1, Ear, Server, dumped, price_known, retains, serving
 
 MANUAL = {"symbol": "BTC-USD", "side": "BUY", "notional": "50"}
 
@@ -95,9 +95,13 @@ async def test_a_person_with_mosquitto_pub_gets_one_trade_one_answer_and_a_new_p
     assert position["quantity"] == announced["quantity"]
     paid = Decimal(announced["quantity"]) * Decimal(announced["price"]) + Decimal(announced["fee"])
     assert Decimal(portfolio["cash"]) == 10_000 - paid
-    async with retained(server.port) as kept:
-        assert kept["main/position/BTC-USD"]["quantity"] == announced["quantity"]
-        assert kept["main/portfolio"]["sequence"] == 2
+    await retains(
+        server.port,
+        lambda kept: (
+            kept["main/position/BTC-USD"]["quantity"] == announced["quantity"]
+            and kept["main/portfolio"]["sequence"] == 2
+        ),
+    )
     _settled(server, 1)
 
 
@@ -124,12 +128,13 @@ async def test_the_same_request_again_gets_the_same_answer_and_another_body_a_co
     await ear.say(
         "main/request/trade", {"request_id": "twice", "side": "buy", "product_id": "BTC-USD", "size_usd": "50"}
     )
-    answers = await ear.until(lambda: found if len(found := ear.all("main/response/twice")) == 5 else None)
+    answers = await ear.until(lambda: found if len(found := ear.all("main/response/twice")) >= 5 else None)
     assert all(heard.body == first for heard in answers)
     await ear.say("main/request/trade", {**MANUAL, "notional": "51", "request_id": "twice"})
     conflict = await ear.on("main/response/twice", lambda h: h.body["status"] == "refused")
     assert conflict.body["reason"]["code"] == "idempotency_conflict"
     assert conflict.body["final"] is True
+    ear.heard.clear()
     again = await ear.ask({**MANUAL, "request_id": "twice"})
     assert again == first
     _settled(server, 1)
@@ -139,20 +144,19 @@ async def test_requests_without_an_id_are_requests_of_their_own(house: tuple[Ser
     server, ear = house
     for _ in range(3):
         await ear.say("main/request/trade", MANUAL)
-    await ear.until(lambda: len({h.last for h in ear.heard if "/response/" in h.topic}) == 3)
-    await ear.until(lambda: len(ear.all("main/trade")) == 3)
+    await ear.until(lambda: len({h.last for h in ear.heard if "/response/" in h.topic}) >= 3)
+    await ear.until(lambda: len(ear.all("main/trade")) >= 3)
     _settled(server, 3)
 
 
-@pytest.mark.parametrize(
-    "request_id", ["a.b", "a..b", "a.", "a:b@c", "A-_.:@", "x" * 128, "0", "NaN"], ids=lambda text: text[:8]
-)
-async def test_every_allowed_request_id_is_answered(embedded: tuple[Server, Ear], request_id: str) -> None:
+async def test_every_allowed_request_id_is_answered(embedded: tuple[Server, Ear]) -> None:
     server, ear = embedded
-    answer = await ear.ask({**MANUAL, "request_id": request_id})
-    assert answer["status"] == "filled"
+    request_ids = ["a.b", "a..b", "a.", "a:b@c", "A-_.:@", "x" * 128, "0", "NaN"]
+    for request_id in request_ids:
+        answer = await ear.ask({**MANUAL, "request_id": request_id})
+        assert answer["status"] == "filled", request_id
     await _still_trades(ear)
-    _settled(server, 2)
+    _settled(server, len(request_ids) + 1)
 
 
 # ---- what is refused ------------------------------------------------------------------------------------
@@ -257,38 +261,36 @@ async def test_an_unknown_account_is_refused_by_name(house: tuple[Server, Ear]) 
     await _still_trades(ear)
 
 
-@pytest.mark.parametrize(
-    "topic",
-    [
+async def test_a_topic_that_is_none_is_a_dead_letter(house: tuple[Server, Ear]) -> None:
+    server, ear = house
+    topics = [
         "Main/request/trade",
         "market/request/trade",
         "main/request/buy",
         "main/request/trade/bot/Not-A-Bot",
         "ma.in/request/trade",
         "-/request/halt",
-    ],
-)
-async def test_a_topic_that_is_none_is_a_dead_letter(house: tuple[Server, Ear], topic: str) -> None:
-    server, ear = house
-    if "/bot/" in topic and server.settings == ():
-        pytest.skip("the embedded broker lets nobody publish there")
-    await ear.say(topic, {**MANUAL, "request_id": "nowhere"})
-    await ear.until(
-        lambda: next((h for h in ear.heard if h.last == "alert" and h.body["code"] == "bad_topic"), None), topic
-    )
-    _settled(server, 0)
+    ]
+    if server.settings == ():
+        topics.remove("main/request/trade/bot/Not-A-Bot")  # the embedded broker lets nobody publish there
+    for topic in topics:
+        await ear.say(topic, {**MANUAL, "request_id": "nowhere"})
+        alert = await ear.until(
+            lambda: next((h for h in ear.heard if h.last == "alert" and h.body["code"] == "bad_topic"), None), topic
+        )
+        assert alert.body["about"]["topic"] == f"{V1}/{topic}"
+        ear.heard.remove(alert)
+        _settled(server, 0)
     await _still_trades(ear)
 
 
-@pytest.mark.parametrize(
-    "topic", ["main/request/trade/", "main//request/trade", "main/request/tra de", "/", "x" * 70_000]
-)
-async def test_an_illegal_topic_harms_nobody(embedded: tuple[Server, Ear], topic: str) -> None:
+async def test_an_illegal_topic_harms_nobody(embedded: tuple[Server, Ear]) -> None:
     server, ear = embedded
-    if len(topic) < 60_000:
+    topics = ["main/request/trade/", "main//request/trade", "main/request/tra de", "/"]
+    for number, topic in enumerate(topics, 1):
         await _mosquitto_pub(server.port, topic, json.dumps(MANUAL))
-    await _still_trades(ear)
-    _settled(server, 1)
+        await _still_trades(ear, f"still-there-{number}")
+        _settled(server, number)
 
 
 # ---- retained commands ----------------------------------------------------------------------------------
@@ -306,8 +308,7 @@ async def test_a_request_retained_before_the_daemon_came_is_refused_cleared_and_
             )
             await price_known(ear)
             await _still_trades(ear)
-            async with retained(server.port, pattern=f"{V1}/+/request/#") as kept:
-                assert kept == {}
+            await retains(server.port, lambda kept: kept == {}, f"{V1}/+/request/#")
             _settled(server, 1)
             assert server.books.head == 2
 
@@ -327,8 +328,7 @@ async def test_clearing_a_retained_halt_or_resume_does_not_halt_or_resume(tmp_pa
             (server.data_dir / "broker" / "credential.json").unlink()
             await server.start()
             await ear.on("main/alert", lambda h: h.body["code"] == "retained_command")
-            async with retained(server.port, pattern=f"{V1}/+/request/#") as kept:
-                assert kept == {}
+            await retains(server.port, lambda kept: kept == {}, f"{V1}/+/request/#")
             if command == "halt":
                 await price_known(ear)
             answer = await ear.ask({**MANUAL, "request_id": "after"})
@@ -438,29 +438,27 @@ async def test_bad_prices_and_candles_stop_nothing(house: tuple[Server, Ear]) ->
     _settled(server, 2)
 
 
-@pytest.mark.parametrize(
-    ("command", "body"),
-    [
-        ("deposit", {"amount": "-5"}),
-        ("deposit", {"amount": 5}),
-        ("deposit", {"amount": "NaN"}),
-        ("deposit", {"amount": "5", "effective_at": "9999-12-31T23:59:59Z"}),
-        ("withdraw", {"amount": "1000000"}),
-        ("cancel", {"order_id": "no-such-order"}),
-        ("halt", {"note": 7}),
-        ("resume", {"triggered_by": "bot:x"}),
-        ("recompute", {"why": "x"}),
-    ],
-)
-async def test_other_bad_requests_are_refused_by_name(
-    embedded: tuple[Server, Ear], command: str, body: dict[str, Any]
-) -> None:
+OTHER_BAD: list[tuple[str, dict[str, Any]]] = [
+    ("deposit", {"amount": "-5"}),
+    ("deposit", {"amount": 5}),
+    ("deposit", {"amount": "NaN"}),
+    ("deposit", {"amount": "5", "effective_at": "9999-12-31T23:59:59Z"}),
+    ("withdraw", {"amount": "1000000"}),
+    ("cancel", {"order_id": "no-such-order"}),
+    ("halt", {"note": 7}),
+    ("resume", {"triggered_by": "bot:x"}),
+    ("recompute", {"why": "x"}),
+]
+
+
+async def test_other_bad_requests_are_refused_by_name(embedded: tuple[Server, Ear]) -> None:
     server, ear = embedded
-    answer = await ear.ask({**body, "request_id": "no"}, command)
-    assert answer["status"] == "refused"
-    assert answer["reason"]["code"]
-    await _still_trades(ear)
-    _settled(server, 1)
+    for number, (command, body) in enumerate(OTHER_BAD, 1):
+        answer = await ear.ask({**body, "request_id": f"no-{number}"}, command)
+        assert answer["status"] == "refused", (command, body)
+        assert answer["reason"]["code"], (command, body)
+        await _still_trades(ear, f"still-there-{number}")
+        _settled(server, number)
 
 
 async def test_the_largest_deposit_is_exact(embedded: tuple[Server, Ear]) -> None:

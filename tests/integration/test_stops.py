@@ -1,12 +1,13 @@
 """Stops in real daemons: killed on the way they trade as the replay does, and they guard what a person buys."""
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.integration.brokers import MOSQUITTO, running_broker
-from tests.integration.daemons import Ear, Server, candle, serving
+from tests.integration.daemons import Ear, Heard, Server, advised_until, candle, serving
 from tests.integration.test_same_trades import BTC, ETH, SMA, Case, make_case, played, replayed, same_books
 
 STOPS = """
@@ -58,6 +59,17 @@ async def test_stops_close_as_in_replay_when_the_daemon_is_killed_on_the_way(tmp
     assert max(placed.values()) == 1
 
 
+def candles(first: int, *prices: str) -> Iterator[dict[str, str]]:
+    """Candles from a minute on, the last price over and over: what is asked for at one is done at a later one."""
+    for number in range(50):
+        yield candle(f"2026-01-01T00:{first + number:02}:00Z", prices[min(number, len(prices) - 1)])
+
+
+def sale(ear: Ear) -> Heard | None:
+    """The first sell."""
+    return next((heard for heard in ear.all("main/trade") if heard.body["side"] == "SELL"), None)
+
+
 async def test_a_stop_guards_what_a_person_bought_over_a_kill_and_its_levels_are_on_the_bus(tmp_path: Path) -> None:
     file = tmp_path / "guard.toml"
     file.write_text(GUARD + "trailing_stop_pct = 10\n")
@@ -76,10 +88,8 @@ async def test_a_stop_guards_what_a_person_bought_over_a_kill_and_its_levels_are
         await server.kill()
         await server.start()
         async with Ear(server.port, "after") as ear:
-            await ear.say("market/BTC-USD/candle/1m", candle("2026-01-01T00:02:00Z", "180"))
+            sold = await advised_until(ear, "guard", BTC, candles(2, "180"), lambda: sale(ear))
             await ear.alert("stop_triggered")
-            await ear.say("market/BTC-USD/candle/1m", candle("2026-01-01T00:03:00Z", "180"))
-            sold = await ear.on("main/trade", lambda heard: heard.body["side"] == "SELL")
             assert sold.body["triggered_by"] == "stop:guard"
             assert sold.body["quantity"] == "1"
             assert sold.body["signal_context"]["stop"] == "trailing_stop"
@@ -101,11 +111,6 @@ async def test_stops_learn_costs_when_the_portfolio_is_in_another_process(tmp_pa
         await ear.say("market/BTC-USD/candle/1m", candle("2026-01-01T00:00:00Z", "100"))
         await ear.on("bot/guard/recommendation")
         await ear.ask({"request_id": "mine", "symbol": "BTC-USD", "side": "BUY", "quantity": "1"})
-        for minute, price in enumerate(("99", "95", "95"), 1):
-            await ear.say("market/BTC-USD/candle/1m", candle(f"2026-01-01T00:0{minute}:00Z", price))
-            await ear.more("bot/guard/recommendation", minute)
-        # The request and the candles travel apart: its fill may wait for one more.
-        await ear.say("market/BTC-USD/candle/1m", candle("2026-01-01T00:04:00Z", "95"))
-        sold = await ear.on("main/trade", lambda heard: heard.body["side"] == "SELL")
+        sold = await advised_until(ear, "guard", BTC, candles(1, "99", "95"), lambda: sale(ear))
         assert sold.body["triggered_by"] == "stop:guard"
         assert len(house.books.trades) == 2
