@@ -11,7 +11,8 @@ from decimal import Decimal
 from sqlalchemy import Connection
 
 from config.exact import ZERO, divide, plain, round_to
-from execution import marks, orders
+from config.times import time_text
+from execution import alerts, marks, orders
 from execution.limits import LIMIT, RiskLimits
 from execution.marks import LossMarks
 from execution.model import AlertRaised, Event, Halt, HaltChanged, Order, Reason, Severity
@@ -64,11 +65,17 @@ class LimitHalt:
 
     def events(self) -> list[Event]:
         """What is published about it."""
-        message = f"{self.account} is HALTED: {self.halt.reason}. `fillbook resume` starts trading again"
         return [
             HaltChanged(self.account, True, self.halt.by, self.halt.reason, self.halt.at, self.order),
-            AlertRaised(Severity.HIGH, self.breach.code, message, self.account),
+            halted_alert(self.account, self.halt),
         ]
+
+
+def halted_alert(account: str, halt: Halt) -> AlertRaised:
+    """A limit halted an account. Said again at each start while that lasts, under the same id."""
+    message = f"{account} is HALTED: {halt.reason}. `fillbook resume` starts trading again"
+    alert = AlertRaised(Severity.HIGH, halt.by.removeprefix(LIMIT), message, account)
+    return alerts.named(alert, time_text(halt.at))
 
 
 class LossWatch:

@@ -436,13 +436,17 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AlertRaised:
-    """Something that a person should know. `account` None means the whole system."""
+    """Something that a person should know. `account` None means the whole system. `id`: the same whenever it is said
+    again; `at`: when it was raised; `kept`: it is stored until the broker has it, see `execution.alerts`."""
 
     severity: Severity
     code: str
     message: str
     account: str | None = None
     about: Mapping[str, str] = field(default_factory=dict)
+    id: str | None = None
+    at: datetime | None = None
+    kept: bool = False
 
 
 Event: TypeAlias = Responded | FactsRecorded | OrderChanged | HaltChanged | VenueChanged | AlertRaised

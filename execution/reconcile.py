@@ -68,7 +68,7 @@ class Reconciler:
         if deep:
             self._deep_from[account] = now + self.venue.times.deep_poll
         await self._fetch(account, deep)
-        await _all(self._look_after(order) for order in self._service.state.open_orders(account))
+        await _all(self._look_after(order) for order in self._open_orders(account))
         if deep:
             await self._look_for_late(account)
         await self._tell_of_silence(account)
@@ -77,6 +77,9 @@ class Reconciler:
         """Record trades as they happen, until the connection is lost. Raises StorageUnavailable, LeaseLost."""
         async for trade in self.venue.heard(account):
             await self._record([VenueTrade(account, trade)])
+
+    def _open_orders(self, account: str) -> list[Order]:
+        return self._service.state.open_orders(account)
 
     async def _tell_of_silence(self, account: str) -> None:
         """Whether the venue answers: once, and when it changes."""
@@ -98,9 +101,9 @@ class Reconciler:
         changed = VenueChanged(account, name, True, self.venue.clock.now())
         await self._tell([changed] if before is None else [changed, back])
 
-    async def _record(self, reports: Sequence[VenueReport]) -> None:
+    async def _record(self, reports: Sequence[VenueReport], closing: AlertRaised | None = None) -> None:
         try:
-            events = await self._service.told(reports)
+            events = await self._service.told(reports, closing)
         except DBAPIError as error:
             await self._record_without(reports, error)
             return
@@ -218,8 +221,7 @@ class Reconciler:
         await self._alert(order, Severity.HIGH, NOT_SHOWN, message)
 
     async def _alert(self, order: Order, severity: Severity, code: str, message: str) -> None:
-        about = {"order_id": order.id, "request_id": order.request_id}
-        await self._tell([AlertRaised(severity, code, message, order.account, about)])
+        await self._tell([AlertRaised(severity, code, message, order.account, _about(order))])
 
     def _note_ending(self, order: Order, track: Track, now: float) -> None:
         """Somebody wants the order to end, or its time is over: from then on it is cancelled until it is final."""
@@ -244,14 +246,12 @@ class Reconciler:
     async def _give_up(self, order: Order, track: Track) -> None:
         waited = f"{self.venue.times.grace:g} s"
         reason = Reason(NEVER_AT_VENUE, None, None, f"{self.venue.name} to show the order within {waited}")
-        await self._record([VenueClosed(order.id, track.ending or OrderStatus.EXPIRED, reason)])
-        if self._service.state.open_order(order.id) is not None:
-            return  # not stored, or the venue showed a trade of it meanwhile
         message = (
             f"order {order.id} ({order.side} {order.symbol}) was sent, but {self.venue.name} never showed it for"
             f" {waited}: it is closed here. If it was executed after all, its trades will be recorded with it"
         )
-        await self._alert(order, Severity.WARNING, NEVER_AT_VENUE, message)
+        alert = AlertRaised(Severity.WARNING, NEVER_AT_VENUE, message, order.account, _about(order))
+        await self._record([VenueClosed(order.id, track.ending or OrderStatus.EXPIRED, reason)], alert)
 
     async def _look_for_late(self, account: str) -> None:
         """An order that was given up and rests at the venue all the same has no business there."""
@@ -270,7 +270,8 @@ class Reconciler:
             message = (
                 f"order {order.id}, closed here as {order.status}, was open at {venue.name} and is cancelled there"
             )
-            await self._alert(order, Severity.HIGH, "late_order", message)
+            alert = AlertRaised(Severity.HIGH, "late_order", message, order.account, _about(order))
+            await self._tell([await self._service.keep(alert)])
 
     async def _resend(self, order: Order, track: Track) -> None:
         """Send the order again under the same client order id, which this venue makes no second order of.
@@ -282,7 +283,8 @@ class Reconciler:
         if not await self._service.may_send(order):
             return
         left = self.venue.seconds_to_send(track, loop.time() - began)
-        if left <= 0 or order.id in self.venue.unwanted:
+        current = self._service.state.open_order(order.id)
+        if left <= 0 or order.id in self.venue.unwanted or current is None or was_shown(current):
             return
         try:
             shown = await self.venue.send(order, track, left)
@@ -292,6 +294,10 @@ class Reconciler:
             track.refused = shown.reason
         else:
             await self._record([as_report(order, shown, track)])
+
+
+def _about(order: Order) -> dict[str, str]:
+    return {"order_id": order.id, "request_id": order.request_id}
 
 
 def _news(connection: Connection, venue: str, account: str, told: Sequence[ExchangeTrade]) -> list[ExchangeTrade]:

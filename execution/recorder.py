@@ -6,14 +6,14 @@ from itertools import zip_longest
 from sqlalchemy import Connection
 
 from config.exact import ZERO, plain
-from execution import ledger, orders
+from execution import alerts, ledger, orders
 from execution.answers import UNTOUCHED
 from execution.batch import Applied, Batch, Progress
 from execution.doubts import doubted
 from execution.fills import new_trade
 from execution.ledger import LedgerTail
 from execution.live_recorder import LiveRecorder
-from execution.model import AccountMode, Order, OrderStatus, Reason, Side, Trade
+from execution.model import AccountMode, AlertRaised, Order, OrderStatus, Reason, Side, Trade
 from execution.ports import Clock
 from execution.state import TradingState
 from execution.venue import INSUFFICIENT_FUND, VenueClosed, VenueFill, VenueOrder, VenueReport, VenueTrade
@@ -38,7 +38,12 @@ class Recorder:
                 # Now, not at the end: the next order of this batch may need what this one held back.
                 self.state.changed(progress.order, None)
         changed = tuple(self._store_progress(connection, progress) for progress in batch.touched.values())
-        return Applied(tuple(batch.facts), changed, tuple(batch.alerts), tuple(batch.adopted), tuple(batch.reopened))
+        raised = tuple(self._kept(connection, alert) for alert in batch.alerts)
+        return Applied(tuple(batch.facts), changed, raised, tuple(batch.adopted), tuple(batch.reopened))
+
+    def _kept(self, connection: Connection, alert: AlertRaised) -> AlertRaised:
+        lasting = alert.code in alerts.LASTING
+        return alerts.keep(connection, alert, self._clock.recorded_now()) if lasting else alert
 
     def _take(
         self, connection: Connection, batch: Batch, report: VenueReport, following: VenueReport | None

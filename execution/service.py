@@ -14,14 +14,14 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 
 from config.exact import ZERO
-from execution import candles, ledger, orders, raw
+from execution import alerts, candles, ledger, orders, raw
 from execution.adoption import FILLED_AFTER_CLOSE
 from execution.answers import answer, refused
 from execution.batch import Applied
 from execution.errors import StorageUnavailable, VenueError
 from execution.ledger import LedgerTail
-from execution.limits import RiskLimits
-from execution.losses import LimitHalt, LossWatch
+from execution.limits import LIMIT, RiskLimits
+from execution.losses import LimitHalt, LossWatch, halted_alert
 from execution.model import (
     AlertRaised,
     Candle,
@@ -107,7 +107,7 @@ class ExecutionService:
         await self._writer.submit(self.state.load)  # after the prices: reservations of market orders need them
         await self._writer.submit(self._desk.start)
         self._paper.start(await self._reader.read(_last_venue_sequence), bars)
-        events: list[Event] = []
+        events: list[Event] = list(self._halted_by_limits())
         open_orders = self.state.open_orders()
         unwanted = await self._reader.read(orders.unwanted) if open_orders else frozenset()
         for order in open_orders:
@@ -115,6 +115,11 @@ class ExecutionService:
             if order.id in unwanted or (order.reason is not None and order.reason.code == FILLED_AFTER_CLOSE):
                 events += await self._cancel(order)
         return events
+
+    def _halted_by_limits(self) -> list[AlertRaised]:
+        """Said again at each start: the process that halted them may have died before it could."""
+        halts = ((name, self.state.halt_of(name)) for name in sorted(self.state.accounts))
+        return [halted_alert(name, halt) for name, halt in halts if halt is not None and halt.by.startswith(LIMIT)]
 
     async def _resume(self, order: Order) -> list[Event]:
         fills = await self._reader.read(lambda c: ledger.fills(c, order.account, order.id))
@@ -324,11 +329,11 @@ class ExecutionService:
             self._unrecorded = [*reports, *self._unrecorded]
             return self._storage_failed(error)
 
-    async def told(self, reports: Sequence[VenueReport]) -> list[Event]:
+    async def told(self, reports: Sequence[VenueReport], closing: AlertRaised | None = None) -> list[Event]:
         """Commit what a live venue tells by itself, then say so. Without the storage it is not kept: the venue
-        tells it again."""
+        tells it again. `closing`: what a person should know if an order closes by it."""
         try:
-            return await self._commit(reports)
+            return await self._commit(reports, closing)
         except StorageUnavailable as error:
             return self._storage_failed(error)
 
@@ -343,8 +348,8 @@ class ExecutionService:
             return False
         return self.state.halt_of(order.account) is None
 
-    async def _commit(self, reports: Sequence[VenueReport]) -> list[Event]:
-        applied, halts = await self._writer.submit(lambda connection: self._apply(connection, reports))
+    async def _commit(self, reports: Sequence[VenueReport], closing: AlertRaised | None = None) -> list[Event]:
+        applied, halts = await self._writer.submit(lambda connection: self._apply(connection, reports, closing))
         events: list[Event] = [FactsRecorded(applied.facts)] if applied.facts else []
         for order, fills in applied.orders:
             events += [OrderChanged(order), answer(order, fills)]
@@ -365,8 +370,13 @@ class ExecutionService:
         self._alerted.add(key)
         return True
 
-    def _apply(self, connection: Connection, reports: Sequence[VenueReport]) -> tuple[Applied, list[LimitHalt]]:
+    def _apply(
+        self, connection: Connection, reports: Sequence[VenueReport], closing: AlertRaised | None
+    ) -> tuple[Applied, list[LimitHalt]]:
         applied = self._recorder.apply(connection, reports)
+        if closing is not None and any(order.status.is_final for order, _ in applied.orders):
+            kept = alerts.keep(connection, closing, self._clock.recorded_now())
+            applied = replace(applied, alerts=(*applied.alerts, kept))
         if not (applied.facts and self._losses.on):
             return applied, []
         return applied, self._losses.watch(connection, {fact.account for fact in applied.facts})
@@ -387,6 +397,20 @@ class ExecutionService:
     async def bury(self, letter: orders.DeadLetter) -> None:
         """Keep a message that could not be taken."""
         await self._writer.submit(lambda connection: orders.bury(connection, letter))
+
+    async def bury_with(self, letter: orders.DeadLetter, alert: AlertRaised) -> AlertRaised:
+        """Keep a message that nobody will send again, and with it the alert that says so."""
+
+        def work(connection: Connection) -> AlertRaised:
+            orders.bury(connection, letter)
+            return alerts.keep(connection, alert, letter.received_at)
+
+        return await self._writer.submit(work)
+
+    async def keep(self, alert: AlertRaised) -> AlertRaised:
+        """Store an alert until the broker has it. Raises StorageUnavailable."""
+        now = self._clock.recorded_now()
+        return await self._writer.submit(lambda connection: alerts.keep(connection, alert, now))
 
     def delivered(self, delivery: orders.Delivery, window: int, taken: Collection[str]) -> Awaitable[str | None]:
         """See `orders.delivered`."""

@@ -440,4 +440,18 @@ ledger_totals = Table(
 )
 """Sums over the facts up to a sequence: a cache for quick starts, see `execution.totals`."""
 
+alert_outbox = Table(
+    "alert_outbox",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("raised_at", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("account", Text),
+    Column("about", Text, nullable=False),
+    sqlite_strict=True,
+)
+"""Alerts that the broker may not have yet, see `execution.alerts`."""
+
 GENESIS_HASH = "0" * 64

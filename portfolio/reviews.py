@@ -10,9 +10,9 @@ from sqlalchemy import Connection
 
 from config.exact import plain
 from config.times import stored_time, time_text
-from execution import raw
+from execution import alerts, raw
 from execution.ledger import derived_id
-from execution.model import Json
+from execution.model import AlertRaised, Json, Severity
 from portfolio import tables
 from portfolio.errors import UnknownReview
 from portfolio.tables import ReviewStatus
@@ -140,7 +140,18 @@ def _open(
     )
     values = [getattr(review, column.name) for column in tables.review_queue.columns]
     _insert.rows(connection, [[str(value) if isinstance(value, ReviewStatus) else value for value in values]])
+    alerts.keep(connection, unmatched_alert(review), now)
     return review
+
+
+def unmatched_alert(review: Review) -> AlertRaised:
+    """A sell without a lot: somebody has to look. It is stored with the entry until the broker has it."""
+    about = {"symbol": review.symbol, "review": review.id}
+    if review.trade_id is not None:
+        about["trade"] = review.trade_id
+    message = f"{review.account}: {review.detail} (`fillbook review list`)"
+    alert = AlertRaised(Severity.HIGH, review.kind, message, review.account, about, at=review.opened_at, kept=True)
+    return alerts.named(alert, review.id)
 
 
 _insert = raw.Insert(tables.review_queue)

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from execution.errors import StorageUnavailable
 from execution.ledger import derived_id
-from execution.model import Account, AlertRaised, Severity
+from execution.model import Account, AlertRaised
 from execution.ports import Clock, Reader, Writer
 from portfolio import allocations, checkpoint, recompute, runs, selections
 from portfolio.allocations import Run, ScopeKey
@@ -24,7 +24,7 @@ from portfolio.books import Books, FillOutcome, Scope
 from portfolio.errors import FifoError
 from portfolio.lots import Method
 from portfolio.recompute import Opened
-from portfolio.reviews import Review
+from portfolio.reviews import Review, unmatched_alert
 from portfolio.runs import Finished
 from portfolio.tables import RunMode
 
@@ -291,12 +291,3 @@ async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
         if not task.cancelled():
             task.exception()  # seen: whoever cancelled does not ask for it
         raise
-
-
-def unmatched_alert(review: Review) -> AlertRaised:
-    """A sell without a lot: somebody has to look."""
-    about = {"symbol": review.symbol, "review": review.id}
-    if review.trade_id is not None:
-        about["trade"] = review.trade_id
-    message = f"{review.account}: {review.detail} (`fillbook review list`)"
-    return AlertRaised(Severity.HIGH, review.kind, message, review.account, about)

@@ -21,7 +21,7 @@ from runtime.errors import RuntimeFault, Unreachable
 
 T = TypeVar("T")
 
-SCHEMA_REVISION = "0008"
+SCHEMA_REVISION = "0009"
 """The newest revision in runtime/migrations; a test compares the two."""
 
 

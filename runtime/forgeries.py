@@ -38,10 +38,12 @@ class Forgeries:
                 f"a client published on {violation.topic}, which only the daemon may; the broker dropped it"
                 f" ({times} time{'s' if times > 1 else ''})"
             )
+            letter = _letter(violation)
+            about = {"topic": letter.topic, "client": violation.client_id, "times": str(times), "letter": letter.id}
+            alert = AlertRaised(Severity.HIGH, "forged_topic", message, None, about)
             if execution is not None:
-                await execution.bury(_letter(violation))
-            about = {"topic": violation.topic, "client": violation.client_id, "times": str(times)}
-            publish(AlertRaised(Severity.HIGH, "forged_topic", message, None, about))
+                alert = await execution.bury_with(letter, alert)
+            publish(alert)
 
 
 def _letter(violation: Violation) -> DeadLetter:

@@ -367,6 +367,7 @@ class Intake:
                 f"a message on {letter.topic} was refused: {text}",
                 account,
                 {"topic": letter.topic, "letter": letter.id, "received_at": time_text(letter.received_at)},
+                id=derived_id("alert", letter.id),
             )
         )
 

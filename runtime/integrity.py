@@ -18,7 +18,7 @@ import structlog
 from sqlalchemy import Connection
 
 from config.times import time_text
-from execution import ledger
+from execution import alerts, ledger
 from execution.errors import StorageUnavailable
 from execution.ledger import derived_id
 from execution.model import AlertRaised, HaltChanged, HaltRequest, Severity
@@ -96,6 +96,8 @@ class IntegrityKeeper:
         broken = {halt.account: halt.reason or "" for halt in halts if halt.halted and halt.by == INTEGRITY}
         for account in self._books.accounts:
             self._say(account, (broken[account],) if account in broken else ())
+        for account, reason in sorted(broken.items()):
+            self._publish(halted_alert(account, reason))  # who halted it may have died before it could say so
 
     async def look(self) -> None:
         """Act on what the check after each fill found, if anything; `states` say how far sound books were checked."""
@@ -137,13 +139,11 @@ class IntegrityKeeper:
         if len(problems) > 1:
             reason += f" (and {len(problems) - 1} more)"
         log.error("integrity", account=account, problems=list(problems[:_MOST_PROBLEMS]))
-        message = (
-            f"{account} is HALTED: {reason}. `fillbook verify` says what is wrong; `fillbook resume` trades again"
-        )
-        self._publish(AlertRaised(Severity.HIGH, INTEGRITY, message, account))
+        reason = reason[:500]
+        self._publish(halted_alert(account, reason))
         # With the time: what was found before, taken on by somebody, and found again is another request.
         request_id = derived_id(INTEGRITY, account, time_text(self._clock.recorded_now()), *problems)
-        await self._halt(HaltRequest(request_id, account, True, INTEGRITY, reason[:500]))
+        await self._halt(HaltRequest(request_id, account, True, INTEGRITY, reason))
 
     # ---- everything that is stored ----------------------------------------------------------------------
 
@@ -180,6 +180,12 @@ class IntegrityKeeper:
     def stop(self) -> None:
         """End a proof that is under way."""
         self._stopped.set()
+
+
+def halted_alert(account: str, reason: str) -> AlertRaised:
+    """A failed check halted an account. Said again at each start while that lasts, under the same id."""
+    message = f"{account} is HALTED: {reason}. `fillbook verify` says what is wrong; `fillbook resume` trades again"
+    return alerts.named(AlertRaised(Severity.HIGH, INTEGRITY, message, account), reason)
 
 
 def _prove(connection: Connection, rest: "_Rest") -> tuple[int, list[CheckResult]]:

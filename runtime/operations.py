@@ -21,6 +21,7 @@ from execution.errors import StorageUnavailable
 from execution.exchange import Exchange
 from execution.model import AlertRaised, HaltChanged, Responded, Severity
 from execution.ports import Clock, Reader
+from runtime.alert_outbox import AlertOutbox
 from runtime.announcer import Announcer
 from runtime.bus import Bus
 from runtime.clock import FeedClock
@@ -108,6 +109,7 @@ class Operations:
         self._halts: Sequence[HaltChanged] = ()
         self._announced = 0
         self._announcer: Announcer | None = None
+        self._alerts: AlertOutbox | None = None
         self._publisher: Publisher
         self._publisher_task: asyncio.Task[None]
         self._voice: Voice
@@ -158,6 +160,8 @@ class Operations:
             self._announcer = Announcer(self._publisher, ports.reader, self._announced, ports.observe)
             self._announcer.expect(self.core.follower.sequence)
             self.core.follower.add(self._announcer)
+            self._alerts = AlertOutbox(self._publisher, ports.reader, ports.writer)
+            self._voice.on_kept = self._alerts.wake
         for message in self._early:
             self.publish(message)
         self._intake = self._make_intake(bus)
@@ -207,6 +211,8 @@ class Operations:
         loops = [self._publisher.run(), self._intake.run(), self._tick(), self._follow(), self._publish_state()]
         if self._announcer is not None:
             loops.append(self._announcer.run())
+        if self._alerts is not None:
+            loops.append(self._alerts.run())
         if self.core.portfolio is not None:
             self._intake.recomputer = self._make_recomputer()
             loops.append(self._intake.recomputer.run())
@@ -255,6 +261,8 @@ class Operations:
         loop = asyncio.get_running_loop()
         republish_at = loop.time() + republish_every
         while True:
+            if self._alerts is not None:
+                self._alerts.wake()  # those of the life before, and of other processes
             try:
                 if self.core.execution is not None:
                     await self.core.execution.keep_totals(self._settings.execution.totals_facts)

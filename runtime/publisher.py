@@ -49,7 +49,7 @@ class Outgoing:
     retain: bool = False
     keep: bool = False
     heard: "asyncio.Future[None] | None" = None
-    """Done when the broker has it (or when it was dropped, the broker being away too long)."""
+    """Done when the broker has it; cancelled when it was dropped, the broker being away too long."""
     sequence: int | None = None
     """Of the fact that it announces."""
     later: bool = False
@@ -129,12 +129,14 @@ class Publisher:
         if encoder is not None:
             self.put(encoder(message))
 
-    async def surely(self, message: Published) -> None:
-        """Take one message that must arrive; returns when the broker has it, however long that takes."""
+    async def surely(self, message: Published) -> bool:
+        """Take one message that must arrive; returns when the broker has it, however long that takes. False: it was
+        dropped, the broker being away too long."""
         outgoing = self._encoders[type(message)](message)
         heard = outgoing.heard or asyncio.get_running_loop().create_future()
         self.put(replace(outgoing, keep=True, heard=heard))
         await asyncio.wait((heard,))
+        return not heard.cancelled()
 
     async def refusal_heard(self, account: str, request_id: str) -> None:
         """Return when the broker has the last refusal of this request that was taken, at once if there is none under
@@ -169,7 +171,7 @@ class Publisher:
         self._wake.set()
 
     def _drop(self, outgoing: Outgoing) -> None:
-        self._is_over(outgoing)
+        self._is_over(outgoing, dropped=True)
         if outgoing.sequence is not None:  # it stays unconfirmed: the ledger has it
             self._lost = outgoing.sequence if self._lost is None else min(self._lost, outgoing.sequence)
         self.dropped += 1
@@ -216,10 +218,13 @@ class Publisher:
             self._later_left += outgoing.later
         self._is_over(outgoing)
 
-    def _is_over(self, outgoing: Outgoing) -> None:
+    def _is_over(self, outgoing: Outgoing, *, dropped: bool = False) -> None:
         if outgoing.heard is None:
             return
-        outgoing.heard.set_result(None)
+        if dropped:
+            outgoing.heard.cancel()
+        else:
+            outgoing.heard.set_result(None)
         if self._refusals.get(outgoing.topic) is outgoing.heard:
             del self._refusals[outgoing.topic]
 

@@ -6,7 +6,7 @@ Retained state is said again from what the services know: the broker may have lo
 import asyncio
 from collections.abc import Callable, Iterable
 
-from execution.model import Candle, HaltChanged, OrderRequest, Price, VenueChanged
+from execution.model import AlertRaised, Candle, HaltChanged, OrderRequest, Price, VenueChanged
 from runtime import wire
 from runtime.core import Core, Published
 from runtime.publisher import Outgoing, Publisher
@@ -33,6 +33,8 @@ class Voice:
         self._topics = topics
         self._observe = observe
         self._repeat_seconds = repeat_seconds
+        self.on_kept: Callable[[], None] = lambda: None
+        """Called when an alert was raised that is in the outbox; whoever has the execution role sends it."""
         self._halts = {change.account: change for change in halts}
         self._venues: dict[str, VenueChanged] = {}
         self._asked: dict[str, float] = {}
@@ -50,7 +52,10 @@ class Voice:
             self._halts[message.account] = message
         elif isinstance(message, VenueChanged):
             self._venues[message.account] = message
-        self._publisher.publish(message)
+        if isinstance(message, AlertRaised) and message.kept:
+            self.on_kept()
+        else:
+            self._publisher.publish(message)
         self._observe(message)
 
     def say_changes(self) -> None:

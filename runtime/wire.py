@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from config.exact import plain
 from config.times import time_text
+from execution.ledger import derived_id
 from execution.model import (
     AlertRaised,
     Candle,
@@ -198,8 +199,11 @@ def price_wire(price: Price) -> Wire:
 
 
 def alert_wire(alert: AlertRaised, time: datetime | None = None) -> Wire:
-    """Something that a person should know."""
+    """Something that a person should know, with an id by which it is known when it is said again."""
+    time = alert.at or time
+    said_at = "" if time is None else time_text(time)
     return {
+        "id": alert.id or derived_id("alert", alert.code, alert.account or "", alert.message, said_at),
         "severity": alert.severity.value,
         "code": alert.code,
         "message": alert.message,

@@ -253,6 +253,7 @@ class House:
         self.engine = engine or books.engine()
         self.writer: Any
         self.reader: Any
+        self.started: list[Event] = []
         if threaded:
             self.writer = GroupCommitWriter(self.engine)
             self.reader = ThreadReader(reader_engine(books.url))
@@ -286,7 +287,8 @@ class House:
 
     async def open(self) -> list[Event]:
         """Start the service."""
-        return await self.service.start()
+        self.started = await self.service.start()
+        return self.started
 
     def close(self) -> None:
         """Stop without a word, as after kill -9 (what is committed stays)."""

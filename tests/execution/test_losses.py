@@ -280,9 +280,21 @@ class TestHaltByLimit:
         await first.writer.submit(lambda connection: first.service._losses.watch(connection, ["main"]))
         first.close()
         second = await opened(build, max_daily_loss="50", now=at(2))
+        assert [alert.code for alert in alerts(second.started)] == ["daily_loss"], "nobody heard the first one"
         assert second.stored_order(resting.order_id).status is OrderStatus.CANCELLED
         assert reason(await second.buy("1")).code == "trading_halted"
         assert books.ask(orders.halts)["main"].by == "limit:daily_loss"
+
+    async def test_it_is_said_at_each_start_under_the_same_id(self, build: Callable[..., House]) -> None:
+        first = await opened(build, max_daily_loss="50")
+        (said,) = alerts(await self.broken(first))
+        first.close()
+        second = await opened(build, max_daily_loss="50", now=at(2))
+        assert alerts(second.started) == [said]
+        await second.resume()
+        second.close()
+        third = await opened(build, max_daily_loss="50", now=at(3))
+        assert alerts(third.started) == [], "somebody has resumed"
 
     async def test_a_persons_resume_begins_day_and_peak_anew(self, build: Callable[..., House], books: Books) -> None:
         house = await opened(build, max_daily_loss="50", max_drawdown_pct="0.8")

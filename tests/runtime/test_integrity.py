@@ -154,10 +154,13 @@ async def test_the_halt_outlives_a_restart_and_ends_when_somebody_resumes(
     await house.trade(Side.BUY, "0.1")
     await house.trade(Side.SELL, "0.05")
     repair()
+    (alert,) = [alert for alert in house.all_of(AlertRaised) if alert.code == "integrity"]
     house.stop()
 
     await house.start()
 
+    assert alert in house.all_of(AlertRaised), "the process may have died before the broker had it"
+    assert alert.id is not None
     assert not house.last(Integrity).ok
     assert "the books failed a check" in house.last(Integrity).problems[0]
     assert await house.trade(Side.SELL, "0.01") is ResponseStatus.REFUSED
@@ -165,6 +168,10 @@ async def test_the_halt_outlives_a_restart_and_ends_when_somebody_resumes(
     assert house.last(Integrity).ok
     assert await house.trade(Side.SELL, "0.01") is ResponseStatus.FILLED
     assert house.last(Integrity).ok
+    house.stop()
+
+    await house.start()
+    assert house.all_of(AlertRaised) == [], "what is settled is not said again"
 
 
 async def test_a_flipped_hash_that_another_process_appended_halts_trading(house: House) -> None:
