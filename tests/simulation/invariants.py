@@ -11,12 +11,14 @@ from sqlalchemy import Connection
 
 from config.exact import plain
 from config.times import stored_time
-from execution import followers, leases, ledger, orders, raw
+from execution import alerts, followers, leases, ledger, orders, raw
+from execution.doubts import was_shown
 from execution.errors import LedgerError
 from execution.model import Fact, Order, OrderStatus, Trade
 from execution.service import STORAGE
 from portfolio.position import Portfolio
 from portfolio.recompute import open_books
+from portfolio.reviews import reviews, unmatched_alert
 from portfolio.service import read_portfolios
 from portfolio.verify import verify
 from runtime import wire
@@ -113,6 +115,9 @@ def _unfinished(connection: Connection, world: "World") -> Iterator[str]:
     yield from _lost_deposits(connection, world)
     if world.venue is not None:
         yield from unlike_venue(connection, world.venue)
+    kept = alerts.waiting(connection, 3)
+    if kept:
+        yield f"I5 alerts that the broker was not given: {kept}"
     yield from _retained(connection, world)
 
 
@@ -194,8 +199,10 @@ def _problems(connection: Connection, world: "World") -> Iterator[str]:
     yield from _sequences(connection, world)
     if world.venue is not None:
         yield from at_venue(world.venue, placed, trades)
-        if world.lives == 1:  # an alert may die with its process
-            yield from untold_strangers(world.venue, world.strangers_told)
+        yield from untold_strangers(world.venue, world.strangers_told)
+    untold = [review.id for review in reviews(connection) if unmatched_alert(review).id not in world.alerts_told]
+    if untold:
+        yield f"I5 sells without a lot that no alert told of: {untold}"
     for result in verify(connection):
         if not result.ok:
             yield f"I6 verify {result.name}: {result.problems[:2]}"

@@ -16,13 +16,13 @@ from unittest.mock import patch
 from sqlalchemy import Connection
 
 from config.times import stored_time
-from execution import followers, leases, orders, paper, raw
+from execution import alerts, followers, leases, orders, paper, raw
 from execution.answers import answer
 from execution.errors import StorageUnavailable, VenueError
 from execution.leases import Fence
 from execution.ledger import Head, LedgerTail
 from execution.live import LiveVenue
-from execution.model import FactsRecorded, OrderChanged, OrderRequest, OrderStatus
+from execution.model import AlertRaised, FactsRecorded, OrderChanged, OrderRequest, OrderStatus
 from execution.paper import PaperVenue
 from execution.reconcile import Reconciler
 from execution.recorder import Recorder
@@ -31,11 +31,13 @@ from execution.service import ExecutionService
 from execution.state import TradingState
 from execution.venue import VenueClosed
 from execution.writer import GroupCommitWriter
-from portfolio import allocations, checkpoint
+from portfolio import allocations, checkpoint, reviews
+from portfolio import storage as portfolio_storage
 from portfolio.books import SymbolBook
 from portfolio.service import PortfolioService
 from portfolio.storage import BooksStorage
 from portfolio.valuation import Marks
+from runtime.alert_outbox import AlertOutbox
 from runtime.intake import Intake
 from runtime.publisher import Publisher
 from runtime.voice import Voice
@@ -251,6 +253,28 @@ def _never_kept() -> AbstractContextManager[Any]:
     return patch.object(Publisher, "_again", _nothing)
 
 
+def _dying_alerts() -> AbstractContextManager[Any]:
+    """Alerts about lasting facts are only said, not stored with them."""
+    stack = ExitStack()
+
+    def unkept(_connection: Connection, alert: AlertRaised, now: Any) -> AlertRaised:
+        return replace(alert, at=alert.at or now)
+
+    unmatched = reviews.unmatched_alert
+    stack.enter_context(patch.object(alerts, "keep", unkept))
+    stack.enter_context(
+        patch.object(portfolio_storage, "unmatched_alert", lambda review: replace(unmatched(review), kept=False))
+    )
+    return stack
+
+
+async def _sent_unheard(self: AlertOutbox, waiting: Any) -> None:
+    """The outbox forgets an alert before the broker has it."""
+    for alert in waiting:
+        self._publisher.publish(alert)
+        self._told.add(alert.id)
+
+
 def _half_answers() -> AbstractContextManager[Any]:
     """Answers to a repetition are left out."""
     return patch.object(orders, "recall", _forgetful(orders.recall))
@@ -368,6 +392,8 @@ MUTANTS: dict[str, Mutant] = {
     "unconfirmed-is-forgotten": _never_kept,
     "requests-not-repeated": _both(
         _replace(Voice, "repeat_requests", _nothing), _replace(Unanswered, "to_repeat", lambda *_: [])
+    "alerts-die-with-the-process": _dying_alerts,
+    "alerts-forgotten-unheard": _replace(AlertOutbox, "_send", _sent_unheard),
     ),
     "outbox-not-stored": _replace(outbox, "store", _nothing),
     "halt-not-stored": _replace(orders, "store_halt", _nothing),

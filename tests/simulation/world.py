@@ -75,6 +75,8 @@ class World:
         self.disk = Disk()
         self._said: deque[tuple[float, tuple[object, ...]]] = deque(maxlen=KEPT)
         has_venue = self.faults.venue is not None
+        self.alerts_told: set[str] = set()
+        """The ids of all alerts that the broker was given."""
         self.file = File(folder, "live" if has_venue else "paper", young_books(has_venue))
         self.broker = Broker(self.loop, random.Random(f"network {seed}"), self.faults.network)
         self.broker.on_publish = self._on_publish
@@ -147,8 +149,10 @@ class World:
             problem = self.read(lambda connection: invariants.asked_twice(connection, match.bot))
             if problem is not None:
                 self.violated(problem)
-        if b'"external_order"' in payload:
-            self.strangers_told.add(json.loads(payload)["about"]["venue_order_id"])
+        if topic.endswith("/alert"):
+            self.alerts_told.add(json.loads(payload)["id"])
+            if b'"external_order"' in payload:
+                self.strangers_told.add(json.loads(payload)["about"]["venue_order_id"])
         sequence = invariants.announced_sequence(self.topics, topic, payload)
         if sequence is not None:
             self.announced.setdefault(sequence, set()).add(payload)
