@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from config.settings import Settings
 from runtime.cli.app import app
+from runtime.topics import ROUTES
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -71,6 +72,37 @@ def test_every_command_and_option_in_the_documents_exists() -> None:
 )
 def test_what_does_not_exist_is_told_from_what_does(line: str, wrong: str | None) -> None:
     assert fault(line.split()) == wrong
+
+
+# ---- the bus --------------------------------------------------------------------------------------------
+
+
+def _named(template: str) -> str:
+    """A topic as documents name it."""
+    named = template.replace("{bot}", "{name}").replace("{service}", "{name}").replace("{command}", "{what}")
+    return f"fillbook/v1/{named}".replace("{", "<").replace("}", ">")
+
+
+def test_every_topic_is_in_the_page_of_the_bus() -> None:
+    page = (ROOT / "docs" / "bus.md").read_text(encoding="utf-8")
+    short = set(re.findall(r"`\.\.\.(/[a-z<>_/]+)`", page))
+    full = {topic for line in page.splitlines() for topic in re.findall(r"`(fillbook/v1/[^`]+)`", line)}
+    full |= {topic.rsplit("/", ending.count("/"))[0] + ending for topic in full for ending in short}
+    assert {_named(route.template) for route in ROUTES} - full == set()
+
+
+@pytest.mark.parametrize("given", [r"Severity\.\w+,\s*", r"Reason\(\s*"], ids=["alerts", "reasons"])
+def test_every_code_that_the_product_names_is_in_the_page_of_the_bus(given: str) -> None:
+    page = (ROOT / "docs" / "bus.md").read_text(encoding="utf-8")
+    paths = [
+        path
+        for package in ("execution", "signals", "portfolio", "runtime")
+        for path in (ROOT / package).rglob("*.py")
+    ]
+    pattern = re.compile(given + r'"([a-z_]+)"')
+    named = {code for path in paths for code in pattern.findall(path.read_text(encoding="utf-8"))}
+    assert len(named) > 10
+    assert {code for code in named if f"`{code}`" not in page} == set()
 
 
 # ---- settings -------------------------------------------------------------------------------------------
