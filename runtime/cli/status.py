@@ -59,9 +59,11 @@ def _daemon(place: Place) -> "tuple[dict[str, Any], list[Price]]":
     address = address_of(place.settings, info)
     reachable, services = False, {}
     prices: list[Price] = []
+    venues: list[dict[str, Any]] = []
     if address is not None:
         topics = address.topics
-        filters = [topics.status(), topics.filter(RouteName.SERVICE_STATUS), topics.filter(RouteName.PRICE)]
+        routes = (RouteName.SERVICE_STATUS, RouteName.PRICE, RouteName.VENUE)
+        filters = [topics.status(), *(topics.filter(route) for route in routes)]
         try:
             found = asyncio.run(retained(address, filters, timeout=3.0))
             reachable = True
@@ -69,6 +71,7 @@ def _daemon(place: Place) -> "tuple[dict[str, Any], list[Price]]":
                 topic.split("/")[-2]: body.get("state") for topic, body in found.items() if "/service/" in topic
             }
             prices = _prices(topics, found)
+            venues = live_venues(topics, found)
         except BusUnavailable:
             pass
     shown = {
@@ -76,9 +79,22 @@ def _daemon(place: Place) -> "tuple[dict[str, Any], list[Price]]":
         **({} if info is None else info.to_wire()),
         "broker_reachable": reachable,
         "services": services,
+        "venues": venues,
     }
     shown.pop("limits", None)  # they have a place of their own
     return shown, prices
+
+
+def live_venues(topics: "Topics", found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Whether the live venues answer, as the daemon said last, by account."""
+    from runtime.topics import RouteName
+
+    told = {topics.parse(topic): body for topic, body in found.items()}
+    return [
+        {key: body.get(key) for key in ("account", "venue", "answers", "since", "reason")}
+        for match, body in sorted(told.items(), key=lambda item: (item[0] and item[0].account) or "")
+        if match is not None and match.route is RouteName.VENUE
+    ]
 
 
 def _prices(topics: "Topics", found: dict[str, dict[str, Any]]) -> "list[Price]":
@@ -187,7 +203,23 @@ def _daemon_rows(daemon: dict[str, Any]) -> "list[tuple[str, Cell]]":
         ("broker", f"{daemon['broker_host']}:{daemon['broker_port']}, {answers}"),
         ("services", ", ".join(f"{name} {state}" for name, state in daemon["services"].items()) or "-"),
         ("feed", daemon["feed"]),
+        *venue_rows(daemon["venues"]),
     ]
+
+
+def venue_rows(venues: list[dict[str, Any]]) -> "list[tuple[str, Cell]]":
+    """One row for each account at a live venue."""
+    from rich.text import Text
+
+    rows: list[tuple[str, Cell]] = []
+    for line in venues:
+        who = f"{line['venue']} for {line['account']}"
+        if line["answers"]:
+            rows.append(("venue", f"{who}: answers, since {line['since']}"))
+        else:
+            why = f"no answer since {line['since']} ({line['reason']}); new orders are refused"
+            rows.append(("VENUE", Text(f"{who}: {why}", style="bold red")))
+    return rows
 
 
 def _book_rows(found: dict[str, Any]) -> "list[tuple[str, Cell]]":

@@ -1,31 +1,37 @@
-"""What `status` says of books that lie still."""
+"""`status`: what it says of live venues."""
 
-from pathlib import Path
-from typing import Any
+import json
+from datetime import UTC, datetime
 
-import pytest
+from execution.model import VenueChanged
+from runtime import wire
+from runtime.cli.status import live_venues, venue_rows
+from runtime.topics import Topics
 
-from tests.runtime import full_books
-from tests.runtime.cli.terminal import fillbook
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Books with an order that was placed at 10:00 and is open, and a candle that closed at 11:00."""
-    folder = tmp_path_factory.mktemp("data")
-    full_books.make(folder / "fillbook.db")
-    return folder
+TOPICS = Topics("fillbook")
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-def open_order(data: Path, *more: str) -> Any:
-    (order,) = fillbook("status", "--json", "--data-dir", data, *more).json["open_orders"]
-    return order
+def said(*changes: VenueChanged) -> dict[str, dict[str, object]]:
+    """What the bus retains after these."""
+    found = {TOPICS.venue(change.account): json.loads(wire.encode(wire.venue_wire(change))) for change in changes}
+    return {TOPICS.price("BTC-USD"): {"price": "1"}, "elsewhere": {}, **found}
 
 
-def test_an_open_order_is_as_old_as_its_feed_is_ahead_of_it(data: Path) -> None:
-    order = open_order(data, "--set", "feed.synthetic=true")
-    assert (order["created_at"], order["age_seconds"]) == ("2026-01-01T10:00:00Z", 3600)
+def test_status_names_every_account_whose_venue_does_not_answer_and_since_when() -> None:
+    silent = VenueChanged("b-live", "sim", False, NOON, "no answer within 5 s")
+    venues = live_venues(TOPICS, said(silent, VenueChanged("a-live", "sim", True, NOON)))
+    assert [(line["account"], line["venue"], line["answers"]) for line in venues] == [
+        ("a-live", "sim", True), ("b-live", "sim", False),
+    ]  # fmt: skip
+    (_, good), (title, bad) = venue_rows(venues)
+    assert "sim for a-live: answers" in str(good)
+    assert (title, str(bad)) == (
+        "VENUE",
+        "sim for b-live: no answer since 2026-01-01T12:00:00Z (no answer within 5 s); new orders are refused",
+    )
 
 
-def test_without_a_feed_that_is_played_an_open_order_ages_by_the_clock_on_the_wall(data: Path) -> None:
-    assert open_order(data)["age_seconds"] > 24 * 3600
+def test_without_live_venues_status_says_nothing_of_them() -> None:
+    assert live_venues(TOPICS, said()) == []
+    assert venue_rows([]) == []
