@@ -114,7 +114,7 @@ class Connection(aiomqtt.Client):
         self._create_plain: Callable[[], Any] = self._client._create_socket
         self._client._create_socket = self._open_socket  # type: ignore[method-assign]  # the library's one seam for it
         self._acknowledged: Callable[[Any], Any] = self._client._handle_pubackcomp
-        self._client._handle_pubackcomp = self._quickly_acknowledged  # type: ignore[method-assign]
+        self._client._handle_pubackcomp = self._quickly_acknowledged  # type: ignore[method-assign]  # as above
         self._pump = Pump(
             self._loop,
             read=self._client.loop_read,
