@@ -37,7 +37,6 @@ from portfolio.books import SymbolBook
 from portfolio.service import PortfolioService
 from portfolio.storage import BooksStorage
 from portfolio.valuation import Marks
-from runtime.alert_outbox import AlertOutbox
 from runtime.intake import Intake
 from runtime.publisher import Publisher
 from runtime.voice import Voice
@@ -268,13 +267,6 @@ def _dying_alerts() -> AbstractContextManager[Any]:
     return stack
 
 
-async def _sent_unheard(self: AlertOutbox, waiting: Any) -> None:
-    """The outbox forgets an alert before the broker has it."""
-    for alert in waiting:
-        self._publisher.publish(alert)
-        self._told.add(alert.id)
-
-
 def _half_answers() -> AbstractContextManager[Any]:
     """Answers to a repetition are left out."""
     return patch.object(orders, "recall", _forgetful(orders.recall))
@@ -393,7 +385,6 @@ MUTANTS: dict[str, Mutant] = {
     "requests-not-repeated": _both(
         _replace(Voice, "repeat_requests", _nothing), _replace(Unanswered, "to_repeat", lambda *_: [])
     "alerts-die-with-the-process": _dying_alerts,
-    "alerts-forgotten-unheard": _replace(AlertOutbox, "_send", _sent_unheard),
     ),
     "outbox-not-stored": _replace(outbox, "store", _nothing),
     "halt-not-stored": _replace(orders, "store_halt", _nothing),
