@@ -193,9 +193,16 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(RouteName.HALT, "{account}/halt", Direction.OUT, True, "HaltChanged", "{halted, by, reason, at}"),
     Route(
-        RouteName.ALERT, "{account}/alert", Direction.OUT, False, "AlertRaised", "{severity, code, message, about}"
+        RouteName.ALERT,
+        "{account}/alert",
+        Direction.OUT,
+        False,
+        "AlertRaised",
+        "{id, severity, code, message, about}",
     ),
-    Route(RouteName.SYSTEM_ALERT, "alert", Direction.OUT, False, "AlertRaised", "{severity, code, message, about}"),
+    Route(
+        RouteName.SYSTEM_ALERT, "alert", Direction.OUT, False, "AlertRaised", "{id, severity, code, message, about}"
+    ),
     Route(
         RouteName.INTEGRITY,
         "{account}/integrity",
