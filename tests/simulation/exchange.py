@@ -2,14 +2,16 @@
 
 Every call travels on its own. It arrives although the caller died or gave up, late, or never; so does its answer.
 Orders fill in pieces over seconds, at the prices of the world's market; what happened becomes visible later, is
-told twice or not at all, and now and then with a time of a minute ago. People trade on the same account at the
-venue's own screen. What is drawn per seed is in `VenueFaults`.
+told twice or not at all, and now and then with a time of a minute ago. For a while calls are taken and never
+answered, also not when they are cancelled, or an order that was shown is not to be found. People trade on the same
+account at the venue's own screen. What is drawn per seed is in `VenueFaults`.
 """
 
 import asyncio
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -19,12 +21,14 @@ from execution.exchange import ExchangeOrder, ExchangeRefused, ExchangeTimeout, 
 from execution.model import Order, OrderStatus, Side, TimeInForce
 from execution.venue import INSUFFICIENT_FUND
 from tests.simulation.daemon import true_time
-from tests.simulation.loop import OUTSIDE, SimLoop
+from tests.simulation.loop import OUTSIDE, PROCESS, SimLoop
 from tests.simulation.venue_book import FEE, GRAIN, Booked, Happened, Stream
 from tests.simulation.venue_faults import (
     CALL_SECONDS,
     LONGEST_BACK_DATING,
     LONGEST_FILLING,
+    LONGEST_FORGETTING,
+    LONGEST_HANG,
     LONGEST_TRAVEL,
     VenueFaults,
 )
@@ -43,8 +47,9 @@ class _Dropped(Exception):
 class SimExchange:
     """See the module and `execution.exchange.Exchange`.
 
-    `price` tells what a symbol costs now; `watch` hears of every order that is sent, before it travels; `say` goes
-    into the trace.
+    `price` tells what a symbol costs now; `watch` hears of every order that is sent, before it travels; `is_shown`
+    tells whether somebody has stored that the venue has shown an order, by its client order id; `on_found` hears of
+    orders that can be found again; `say` goes into the trace.
     """
 
     name = "sim"
@@ -60,6 +65,8 @@ class SimExchange:
         account: str = "live",
         watch: Callable[[Order], None] = lambda _order: None,
         violated: Callable[[str], None] = lambda _what: None,
+        is_shown: Callable[[str], bool] = lambda _client: False,
+        on_found: Callable[[Booked], None] = lambda _booked: None,
         say: Callable[..., None] = lambda *_parts: None,
     ) -> None:
         self.faults = faults
@@ -75,6 +82,11 @@ class SimExchange:
         self._account = account
         self._watch = watch
         self._violated = violated
+        self._is_shown = is_shown
+        self._on_found = on_found
+        self._hangs_until = 0.0
+        self._deaf = False
+        self._sent: set[str] = set()
         self._say = say
         self._streams: list[Stream] = []
         self._resting: list[Booked] = []
@@ -92,13 +104,27 @@ class SimExchange:
         self.stats["sent"] += 1
         honoured = seconds is not None and self.faults.honours_deadline
         latest = self._loop.time() + (seconds or 0.0) if honoured else None
+        if order.id not in self._sent:
+            self._sent.add(order.id)
+            if self._happens(self.faults.hang):
+                self._later(self._dice.uniform(0.0, 0.3), self.hang)
         found: ExchangeOrder = await self._call("place", lambda: self._take(order, latest))
         return found
 
     async def find(self, order: Order) -> ExchangeOrder | None:
         """See `Exchange.find`."""
+        asked = self._loop.time()
         found: ExchangeOrder | None = await self._call("find", lambda: self._look_up(order))
+        if found is None:
+            self._note_missed(order, asked)
         return found
+
+    def _note_missed(self, order: Order, asked: float) -> None:
+        process = PROCESS.get()
+        for booked in self.orders:
+            if booked.client_order_id == order.client_order_id and asked < booked.forgotten_until:
+                who = "" if process is None else process.name
+                booked.missed.setdefault(who, []).append((asked, self._loop.time()))
 
     async def cancel(self, order: Order) -> None:
         """See `Exchange.cancel`."""
@@ -120,6 +146,8 @@ class SimExchange:
     async def _call(self, what: str, work: Callable[[], Any]) -> Any:
         """The request travels on its own; the caller gives up after a while, and the request does not know."""
         future: asyncio.Future[Any] = self._loop.create_future()
+        if self._loop.time() < self._hangs_until:
+            return await self._hang(what, future)
         if not self.up:
             self._later(self._dice.uniform(0.01, 0.3), self._fail, future, "connection refused")
         elif self._happens(self.faults.lost_request):
@@ -131,6 +159,17 @@ class SimExchange:
             return await future
         finally:
             patience.cancel()
+
+    async def _hang(self, what: str, future: "asyncio.Future[Any]") -> Any:
+        """The line is open, and nobody says anything; some clients do not even hear that nobody waits any more."""
+        self._counted(f"hanging: {what}")
+        if not self._deaf:
+            return await future
+        self._later(self._hangs_until - self._loop.time(), self._fail, future, "the line is dead")
+        while not future.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait((future,))
+        return future.result()
 
     def _arrive(self, future: "asyncio.Future[Any]", what: str, work: Callable[[], Any]) -> None:
         if not self.up:
@@ -225,8 +264,9 @@ class SimExchange:
         who = "stranger" if booked.stranger else booked.client_order_id
         self._say("venue order", booked.id, who, booked.symbol, booked.side, booked.quantity, booked.limit)
         if self._reached(booked):
-            self._fill_over_time(booked)
+            self._fill_over_time(booked, self._perhaps_forget(booked))
         elif rests:
+            self._perhaps_forget(booked)
             self._resting.append(booked)
         else:
             self._close(booked, OrderStatus.CANCELLED)
@@ -239,11 +279,11 @@ class SimExchange:
     def _look_up(self, order: Order) -> ExchangeOrder | None:
         now = self._loop.time()
         mine = (booked for booked in self.orders if booked.client_order_id == order.client_order_id)
-        return next((booked.shown() for booked in mine if booked.visible_at <= now), None)
+        return next((one.shown() for one in mine if max(one.visible_at, one.forgotten_until) <= now), None)
 
     def _cancel_by_client_id(self, order: Order) -> None:
         for booked in self.orders:
-            if booked.client_order_id == order.client_order_id:
+            if booked.client_order_id == order.client_order_id and booked.forgotten_until <= self._loop.time():
                 self._cancel(booked)
 
     def _cancel(self, booked: Booked) -> None:
@@ -275,12 +315,12 @@ class SimExchange:
             self._resting.remove(booked)
             self._fill_over_time(booked)
 
-    def _fill_over_time(self, booked: Booked) -> None:
+    def _fill_over_time(self, booked: Booked, after: float = 0.0) -> None:
         """In one to three pieces."""
         late = self._happens(self.faults.late_fill)
         when = self._dice.uniform(0.0, 0.2)
         for share in self._shares():
-            booked.pieces.append(self._later(when, self._fill, booked, share))
+            booked.pieces.append(self._later(after + when, self._fill, booked, share))
             when += self._dice.uniform(0.01, LONGEST_FILLING / 2 if late else 1.0)
             when = min(when, LONGEST_FILLING)
 
@@ -398,6 +438,33 @@ class SimExchange:
         """The venue answers again."""
         self.up = True
 
+    def hang(self) -> None:
+        """Calls are taken and never answered for some seconds."""
+        self._counted("hangs")
+        self._hangs_until = self._loop.time() + self._dice.uniform(0.5, LONGEST_HANG)
+        self._deaf = self._happens(0.3)
+
+    def _perhaps_forget(self, booked: Booked) -> float:
+        """An order that is to be forgotten soon also fills late. Returns after how many seconds."""
+        if booked.stranger or not self._happens(self.faults.forgets):
+            return 0.0
+        self._later(self._dice.uniform(0.2, 1.0), self.forget, booked)
+        return self._dice.uniform(0.0, LONGEST_FORGETTING)
+
+    def forget(self, booked: Booked) -> None:
+        """An order that was shown is not to be found for some seconds; it may fill on."""
+        assert booked.client_order_id is not None
+        if booked.is_open and self._is_shown(booked.client_order_id):
+            self._counted("forgotten", booked.id)
+            booked.was_forgotten = True
+            forgotten = self._dice.uniform(1.0, LONGEST_FORGETTING)
+            booked.forgotten_until = self._loop.time() + forgotten
+            self._later(forgotten, self._found, booked)
+
+    def _found(self, booked: Booked) -> None:
+        self._say("venue found", booked.id)
+        self._on_found(booked)
+
     def trade_elsewhere(self) -> None:
         """A person at the venue's own screen, or a program that is not ours."""
         symbol = self._dice.choice(self._symbols)
@@ -416,9 +483,10 @@ class SimExchange:
             self._book(stranger, rests=True)
 
     def calm(self) -> None:
-        """A good day from here on; strangers take back what rests."""
+        """A good day from here on, but what is forgotten is found only later; strangers take back what rests."""
         self.faults = self.faults.calmed()
         self.come_up()
+        self._hangs_until = 0.0
         for booked in [one for one in self._resting if one.stranger]:
             self._close(booked, OrderStatus.CANCELLED)
 

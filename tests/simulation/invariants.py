@@ -42,12 +42,15 @@ _UNMARKED = ("symbol", "quantity", "cost_basis", "average_cost", "realized_pnl",
 
 
 def wrongly_sent(connection: Connection, order: Order, sender: str | None) -> str | None:
-    """I1: an order that is sent was committed before, and its account is not halted.
+    """I1: an order that is sent was committed before, and its account is not halted. I2: no live venue has shown it.
 
-    Whoever lost the execution role may not know of a halt.
+    Whoever lost the execution role may not know of that.
     """
-    if raw.execute(connection, "SELECT 1 FROM orders WHERE id = ?", (order.id,)).fetchone() is None:
+    stored = orders.find(connection, order.id)
+    if stored is None:
         return f"I1 order {order.id} ({order.request_id}) was sent before it was stored"
+    if leases.holder(connection, "execution") == sender and order.account != PAPER and was_shown(stored):
+        return f"I2 order {order.id} ({order.request_id}) was sent again after the venue had shown it"
     halt = raw.execute(connection, "SELECT halted FROM halts WHERE account = ?", (order.account,)).fetchone()
     if halt is not None and halt[0] and leases.holder(connection, "execution") == sender:
         return f"I1 order {order.id} ({order.request_id}) was sent after trading of {order.account} was halted"
@@ -112,12 +115,12 @@ def _unfinished(connection: Connection, world: "World") -> Iterator[str]:
         yield f"I9 facts that were never announced: {missing[:5]} of {head}"
     if followers.position(connection, followers.ANNOUNCER) != head:
         yield "I9 the announcer is not at the ledger's head"
-    yield from _lost_deposits(connection, world)
-    if world.venue is not None:
-        yield from unlike_venue(connection, world.venue)
     kept = alerts.waiting(connection, 3)
     if kept:
         yield f"I5 alerts that the broker was not given: {kept}"
+    yield from _lost_deposits(connection, world)
+    if world.venue is not None:
+        yield from unlike_venue(connection, world.venue)
     yield from _retained(connection, world)
 
 

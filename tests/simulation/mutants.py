@@ -328,7 +328,9 @@ def _unknown_at_start() -> AbstractContextManager[Any]:
     real = Reconciler._open_orders
     resumed = patch.object(LiveVenue, "resume", _async(lambda *_: []))
     looked_after = patch.object(
-        Reconciler, "_open_orders", lambda self: [order for order in real(self) if order.id in self.venue.tracks]
+        Reconciler,
+        "_open_orders",
+        lambda self, account: [order for order in real(self, account) if order.id in self.venue.tracks],
     )
     stack = ExitStack()
     stack.enter_context(resumed)
@@ -382,9 +384,9 @@ MUTANTS: dict[str, Mutant] = {
         followers, "position", lambda c, _name: int(c.exec_driver_sql("SELECT sequence FROM ledger_head").scalar())
     ),
     "unconfirmed-is-forgotten": _never_kept,
+    "alerts-die-with-the-process": _dying_alerts,
     "requests-not-repeated": _both(
         _replace(Voice, "repeat_requests", _nothing), _replace(Unanswered, "to_repeat", lambda *_: [])
-    "alerts-die-with-the-process": _dying_alerts,
     ),
     "outbox-not-stored": _replace(outbox, "store", _nothing),
     "halt-not-stored": _replace(orders, "store_halt", _nothing),

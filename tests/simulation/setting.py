@@ -30,6 +30,7 @@ SETTINGS = (
     "live.send_seconds=1",
     "live.grace_seconds=4.5",
     "live.timeout_seconds=1.5",
+    "live.missing_seconds=2.5",
     "live.poll_seconds=1.5",
     "live.deep_poll_seconds=6",
     "live.reconnect_max_seconds=2",

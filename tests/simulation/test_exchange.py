@@ -1,5 +1,6 @@
 """The simulated live venue: it loses, delays, repeats and hides, and keeps its own rules."""
 
+import asyncio
 import random
 from collections.abc import Coroutine, Iterator
 from contextlib import suppress
@@ -16,7 +17,14 @@ from tests.simulation.daemon import BEGINNING
 from tests.simulation.exchange import ODD, SimExchange
 from tests.simulation.loop import OUTSIDE, Process, SimLoop, in_process
 from tests.simulation.venue_book import Stream
-from tests.simulation.venue_faults import CALL_SECONDS, LONGEST_HIDDEN, Deduplication, VenueFaults
+from tests.simulation.venue_faults import (
+    CALL_SECONDS,
+    LONGEST_FORGETTING,
+    LONGEST_HANG,
+    LONGEST_HIDDEN,
+    Deduplication,
+    VenueFaults,
+)
 
 T = TypeVar("T")
 LONG_AGO = BEGINNING - timedelta(hours=1)
@@ -66,6 +74,7 @@ class Scene:
             self.prices.__getitem__,
             symbols=["BTC-USD", "ETH-USD"],
             violated=self.broken.append,
+            is_shown=lambda _client: True,
         )
         self.caller = Process("caller")
         _made.append(self)
@@ -83,8 +92,8 @@ class Scene:
 
     async def place(self, order: Order, seconds: float | None = None) -> ExchangeOrder | None:
         """None: no answer."""
-        with suppress(ExchangeTimeout):
-            return await self.venue.place(order, seconds)
+        with suppress(ExchangeTimeout, TimeoutError):
+            return await asyncio.wait_for(self.venue.place(order, seconds), 2 * CALL_SECONDS)
         return None
 
     async def hear(self, stream: Stream, found: list[ExchangeTrade]) -> None:
@@ -310,6 +319,39 @@ def test_others_trade_on_the_account_and_take_back_what_rests() -> None:
         moved = [trade.side.sign * trade.quantity for trade in scene.trades if trade.symbol == symbol]
         coins = [trade.fee for trade in scene.trades if trade.fee_asset == symbol.split("-")[0]]
         assert sum(moved) >= sum(coins)
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_a_hanging_venue_takes_calls_and_never_answers_them(deaf: bool) -> None:
+    scene = Scene()
+    scene.venue.hang()
+    scene.venue._deaf = deaf
+    asking = scene.loop.create_task(scene.venue.find(an_order()), context=in_process(scene.caller))
+    scene.run(scene.wait(0.1))
+    asking.cancel()
+    scene.run(scene.wait(0.1))
+    assert asking.done() is not deaf, "some do not even hear that nobody waits any more"
+    scene.run(scene.wait(LONGEST_HANG))
+    assert asking.done()
+    assert scene.run(scene.place(an_order())) is not None
+
+
+def test_an_order_that_is_forgotten_is_neither_found_nor_cancelled_and_may_fill_until_it_is_found_again() -> None:
+    scene = Scene(VenueFaults(forgets=1.0))
+    order = an_order(limit_price=Decimal(90), type=OrderType.LIMIT, time_in_force=TimeInForce.GTC)
+    assert scene.run(scene.place(order)) is not None
+    scene.run(scene.wait(1.5))
+    (booked,) = scene.venue.orders
+    assert booked.forgotten_until > scene.loop.time()
+    assert scene.run(scene.venue.find(order)) is None
+    assert len(booked.missed["caller"]) == 1
+    scene.run(scene.venue.cancel(order))
+    scene.prices["BTC-USD"] = Decimal(80)
+    scene.venue.on_price("BTC-USD")
+    scene.run(scene.wait(LONGEST_FORGETTING))
+    found = scene.run(scene.venue.find(order))
+    assert found is not None
+    assert (found.status, found.filled) == (OrderStatus.FILLED, 2)
 
 
 def test_the_same_seed_is_the_same_day() -> None:

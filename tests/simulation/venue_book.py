@@ -27,6 +27,10 @@ class Booked:
     budget: Decimal | None
     visible_at: float
     stranger: bool = False
+    forgotten_until: float = 0.0
+    was_forgotten: bool = False
+    missed: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    """Who was told, while it was forgotten, that it is not there: when it was asked for, and when that was known."""
     filled: Decimal = ZERO
     spent: Decimal = ZERO
     status: OrderStatus = OrderStatus.PENDING

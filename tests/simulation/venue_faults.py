@@ -18,6 +18,11 @@ LONGEST_BACK_DATING = 60.0
 LONGEST_FILLING = 3.0
 """Seconds from an order that can be filled, or a price that reaches it, to its last piece."""
 
+LONGEST_HANG = 6.0
+"""Seconds for which calls are taken and never answered."""
+LONGEST_FORGETTING = 9.0
+"""Seconds for which an order is not to be found that was there before."""
+
 Deduplication: TypeAlias = Literal["all", "open", "none"]
 
 
@@ -26,7 +31,9 @@ class VenueFaults:
     """What goes wrong with a venue: chances of 0 to 1, and mean seconds between two events (0: never).
 
     `deduplicates`: among which orders a client order id makes no second one. `honours_deadline`: whether an order
-    that comes too late is dropped. `hidden`: the most seconds until something becomes visible.
+    that comes too late is dropped. `hidden`: the most seconds until something becomes visible. `hang`: the chance
+    that an order which is sent for the first time is the last call that is answered for a while. `forgets`: that an
+    order which was shown is then not to be found for a while.
     """
 
     deduplicates: Deduplication = "all"
@@ -43,6 +50,8 @@ class VenueFaults:
     down: float = 0.0
     broken_stream: float = 0.0
     strangers: float = 0.0
+    hang: float = 0.0
+    forgets: float = 0.0
 
     @classmethod
     def drawn(cls, dice: random.Random) -> "VenueFaults":
@@ -67,8 +76,16 @@ class VenueFaults:
             down=some(0.3, 1, 6),
             broken_stream=some(0.5, 0.7, 4),
             strangers=some(0.6, 0.4, 2),
+            hang=some(0.4, 0.1, 0.5),
+            forgets=some(0.5, 0.3, 0.9),
         )
 
     def calmed(self) -> "VenueFaults":
-        """The same venue on a good day: its rules stay, its troubles end."""
-        return VenueFaults(deduplicates=self.deduplicates, honours_deadline=self.honours_deadline)
+        """The same venue on a good day: its rules stay, its troubles end, but for those that an order can only have
+        once: most orders come to the venue when the storm is nearly over."""
+        return VenueFaults(
+            deduplicates=self.deduplicates,
+            honours_deadline=self.honours_deadline,
+            hang=self.hang,
+            forgets=self.forgets,
+        )

@@ -6,8 +6,9 @@ from operator import attrgetter
 
 from sqlalchemy import Connection
 
-from execution import raw
+from execution import leases, orders, raw
 from execution.model import Order, OrderStatus, Trade
+from execution.reconcile import NEVER_AT_VENUE
 from tests.simulation.exchange import SimExchange
 from tests.simulation.venue_book import Booked
 
@@ -21,6 +22,8 @@ _SAME = {
     OrderStatus.CANCELLED: {OrderStatus.CANCELLED, OrderStatus.EXPIRED},
 }
 """What ours may be called when the venue's has ended so."""
+_SECONDS_TO_SAY_SO = 2.0
+"""Between an answer of the venue and what comes of it in the books, while the storage works."""
 _NEVER_THERE = {OrderStatus.REJECTED, OrderStatus.CANCELLED, OrderStatus.EXPIRED}
 _content = attrgetter(
     "symbol", "venue_trade_id", "side", "quantity", "price", "fee", "fee_asset", "executed_at", "venue_sequence"
@@ -40,11 +43,11 @@ def unlike_venue(connection: Connection, venue: SimExchange) -> Iterator[str]:
 
 def at_venue(venue: SimExchange, placed: list[Order], trades: list[Trade]) -> Iterator[str]:
     """Everything, at rest."""
-    orders = [order for order in placed if order.account == LIVE and order.triggered_by != EXTERNAL]
+    own = [order for order in placed if order.account == LIVE and order.triggered_by != EXTERNAL]
     booked = [trade for trade in trades if trade.account == LIVE]
     yield from _one_to_one(venue, booked)
-    yield from _owners(venue, orders, booked)
-    yield from _ends(venue, orders)
+    yield from _owners(venue, own, booked)
+    yield from _ends(venue, own)
 
 
 def untold_strangers(venue: SimExchange, told: set[str]) -> Iterator[str]:
@@ -64,10 +67,10 @@ def _one_to_one(venue: SimExchange, booked: list[Trade]) -> Iterator[str]:
         yield f"I3 of {count} trades at the venue missing: {missing[:2]}, not the venue's: {invented[:2]}"
 
 
-def _owners(venue: SimExchange, orders: list[Order], booked: list[Trade]) -> Iterator[str]:
+def _owners(venue: SimExchange, placed: list[Order], booked: list[Trade]) -> Iterator[str]:
     """I5: own trades are of their order, those of strangers are external, and only they."""
-    by_client: dict[str | None, Order] = {order.client_order_id: order for order in orders}
-    own = {order.id for order in orders}
+    by_client: dict[str | None, Order] = {order.client_order_id: order for order in placed}
+    own = {order.id for order in placed}
     clients = {(one.trade.symbol, one.trade.venue_trade_id): one.trade.client_order_id for one in venue.happened}
     for trade in booked:
         client = clients.get((trade.symbol, trade.venue_trade_id or ""))
@@ -79,17 +82,35 @@ def _owners(venue: SimExchange, orders: list[Order], booked: list[Trade]) -> Ite
             yield f"{told} is not of {order.request_id} but of {trade.triggered_by} {trade.order_id}"
 
 
-def _ends(venue: SimExchange, orders: list[Order]) -> Iterator[str]:
+def _ends(venue: SimExchange, placed: list[Order]) -> Iterator[str]:
     """I5: an order that is closed here is closed there, in the same way."""
     there = {booked.client_order_id: booked for booked in venue.orders if not booked.stranger}
-    ours = {order.client_order_id for order in orders}
+    ours = {order.client_order_id for order in placed}
     for client in there.keys() - ours:
         yield f"I1 the venue has an order {client} that is not in the books"
-    for order in orders:
+    for order in placed:
         yield from _end(order, there.get(order.client_order_id))
 
 
+def called_unknown(connection: Connection, booked: Booked, missing: float, times: tuple[float, float]) -> str | None:
+    """I5: an order that the venue had shown, and then answered for `missing` seconds and longer that it does not
+    have, is unknown to whoever was told so and still has the execution role. `times`: from when on that could be
+    stored, and now."""
+    first, now = times
+    told = booked.missed.get(leases.holder(connection, "execution") or "", [])
+    in_time = [asked for asked, known in told if asked > first and known < now - _SECONDS_TO_SAY_SO]
+    if not in_time or in_time[-1] - in_time[0] < missing:
+        return None
+    order = orders.find_by_client_id(connection, booked.client_order_id or "")
+    if order is None or order.status is not OrderStatus.PENDING:
+        return None
+    return f"I5 order {order.request_id} is {order.status}, though the venue had not shown it for {missing:g} s"
+
+
 def _end(order: Order, booked: Booked | None) -> Iterator[str]:
+    given_up = order.reason is not None and order.reason.code == NEVER_AT_VENUE
+    if booked is not None and booked.was_forgotten and given_up:
+        yield f"I5 order {order.request_id} was given up though the venue had shown it"
     if booked is None:
         if order.status not in _NEVER_THERE:
             yield f"I5 order {order.request_id} is {order.status}, the venue never had it"

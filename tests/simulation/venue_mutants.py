@@ -8,9 +8,10 @@ from functools import partial
 from typing import Any
 from unittest.mock import patch
 
-from execution import adoption, ledger, orders
+from execution import adoption, ledger, orders, reconcile
 from execution.exchange import ExchangeRefused, ExchangeTimeout
 from execution.ledger import derived_id
+from execution.lines import Line
 from execution.live import LiveVenue
 from execution.live_recorder import LiveRecorder
 from execution.model import OrderStatus, Reason
@@ -39,13 +40,13 @@ async def _blind_retry(self: LiveVenue, order: Any, track: Any, seconds: float) 
     """No answer: send it again at once."""
     for _ in range(3):
         try:
-            shown = await self.within(self.exchange.place(order, seconds))
+            shown = await self.ask(order.account, self.exchange.place(order, seconds))
         except ExchangeTimeout:
             continue
         except ExchangeRefused as refusal:
             return VenueClosed(order.id, OrderStatus.REJECTED, Reason(refusal.code, None, None, refusal.message))
         track.acknowledged = True
-        self.woken.set()
+        self.line(order.account).woken.set()
         return shown
     raise ExchangeTimeout("gave up")
 
@@ -68,21 +69,26 @@ async def _always_resend(self: Reconciler, order: Any, track: Any) -> None:
     await self._resend(order, track)
 
 
+async def _no_limit(_self: Line, call: Any) -> Any:
+    """Whoever calls a venue waits until it answers."""
+    return await call
+
+
 def _cancelled_once() -> AbstractContextManager[Any]:
     """A cancel is sent once, whatever became of it."""
-    real = LiveVenue.within
+    real = LiveVenue.ask
     sent: set[tuple[int, str]] = set()
 
-    async def within(self: LiveVenue, call: Any) -> Any:
+    async def ask(self: LiveVenue, account: str, call: Any) -> Any:
         if call.__name__ == "cancel":
             key = (id(self), call.cr_frame.f_locals["order"].id)
             if key in sent:
                 call.close()
                 return None
             sent.add(key)
-        return await real(self, call)
+        return await real(self, account, call)
 
-    return patch.object(LiveVenue, "within", within)
+    return patch.object(LiveVenue, "ask", ask)
 
 
 async def _by_our_clock(self: Reconciler, account: str, deep: bool) -> Any:
@@ -122,6 +128,9 @@ VENUE_MUTANTS: dict[str, Mutant] = {
     ),
     "live-closed-before-its-trades": _replace(LiveRecorder, "_as_shown", staticmethod(_closed_at_once)),
     "live-cancelled-once": _cancelled_once,
+    "live-not-shown-ignored": _replace(Reconciler, "_shown_no_more", _nothing),
+    "live-shown-forgotten-at-restart": _replace(reconcile, "was_shown", lambda _order: False),
+    "live-waits-for-ever": _replace(Line, "_within", _no_limit),
     "live-cancel-forgotten-at-restart": _replace(orders, "unwanted", lambda _connection: frozenset()),
     "live-strangers-not-told": _strangers_not_told,
     "live-expiry-ignored": _replace(Reconciler, "_note_ending", lambda *_: None),

@@ -15,6 +15,8 @@ from pathlib import Path
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from execution import orders
+from execution.doubts import was_shown
 from execution.errors import ExecutionError
 from execution.model import Order
 from execution.venue import VenueReport
@@ -32,7 +34,8 @@ from tests.simulation.people import Market, Person
 from tests.simulation.setting import SYMBOLS, bot_files, settings
 from tests.simulation.storage import Disk, File
 from tests.simulation.storm import Storm
-from tests.simulation.venue_invariants import LIVE
+from tests.simulation.venue_book import Booked
+from tests.simulation.venue_invariants import LIVE, called_unknown
 from tests.simulation.young_books import young_books
 
 PATIENCE = 120.0
@@ -72,11 +75,11 @@ class World:
         self.announced: dict[int, set[bytes]] = {}
         self.strangers_told: set[str] = set()
         """Orders at the venue of which an alert said that nobody here placed them."""
+        self.alerts_told: set[str] = set()
+        """The ids of all alerts that the broker was given."""
         self.disk = Disk()
         self._said: deque[tuple[float, tuple[object, ...]]] = deque(maxlen=KEPT)
         has_venue = self.faults.venue is not None
-        self.alerts_told: set[str] = set()
-        """The ids of all alerts that the broker was given."""
         self.file = File(folder, "live" if has_venue else "paper", young_books(has_venue))
         self.broker = Broker(self.loop, random.Random(f"network {seed}"), self.faults.network)
         self.broker.on_publish = self._on_publish
@@ -112,10 +115,24 @@ class World:
             symbols=SYMBOLS,
             watch=self._watch_order,
             violated=self.violated,
+            is_shown=self._is_shown,
+            on_found=self._on_found,
             say=self.say,
         )
         self.market.on_close = venue.on_price
         return venue
+
+    def _is_shown(self, client_order_id: str) -> bool:
+        order = self.read(lambda connection: orders.find_by_client_id(connection, client_order_id))
+        return order is not None and was_shown(order)
+
+    def _on_found(self, booked: Booked) -> None:
+        faults = self.faults
+        spoiled = faults.storm if faults.full or faults.locked or faults.broken else 0.0
+        missing, now = self.settings.live.missing_seconds, self.loop.time()
+        problem = self.read(lambda connection: called_unknown(connection, booked, missing, (spoiled, now)))
+        if problem is not None:
+            self.violated(problem)
 
     # ---- what is known --------------------------------------------------------------------------------
 
