@@ -11,8 +11,8 @@ FEED = (
     "feed.synthetic=true",
     'feed.synthetic_symbols=["BTC-USD"]',
     "feed.candles_per_second=20",
-    "signals.bot_time_budget_ms=500",
-    "signals.bot_start_seconds=20",
+    "signals.bot_time_budget_ms=3000",  # a good bot on a busy machine must not seem to hang
+    "signals.bot_start_seconds=60",
 )
 OWN = 'name = "{0}"\nsymbol = "BTC-USD"\nclass = "{0}:Bot"\n'
 
@@ -46,9 +46,7 @@ async def test_a_bot_that_hangs_is_told_and_started_again_by_hand_while_the_othe
     bots = own_bots(tmp_path / "bots")
     async with serving(tmp_path / "data", settings=FEED, bots=bots) as server, Ear(server.port) as ear:
         alert = await ear.alert("bot_failed")
-        assert (
-            "bot bad stopped with BotHung: the decision on a candle took longer than 0.5 s" in alert.body["message"]
-        )
+        assert "bot bad stopped with BotHung: the decision on a candle took longer than 3 s" in alert.body["message"]
         await ear.on("bot/bad/state", lambda heard: heard.body["status"] == "ERROR")
         assert len(workers(server)) == 1
         told = len(ear.all("bot/bad/recommendation"))
@@ -66,7 +64,7 @@ async def test_a_bot_that_hangs_is_told_and_started_again_by_hand_while_the_othe
 
 async def test_kill_9_of_the_daemon_leaves_no_process_of_a_bot_not_even_of_one_that_hangs(tmp_path: Path) -> None:
     bots = own_bots(tmp_path / "bots")
-    patient = (*FEED[:-2], "signals.bot_time_budget_ms=60000")
+    patient = (*FEED, "signals.bot_time_budget_ms=60000")
     async with serving(tmp_path / "data", settings=patient, bots=bots) as server, Ear(server.port) as ear:
         pids = workers(server)
         assert len(pids) == 2

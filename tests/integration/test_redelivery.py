@@ -16,11 +16,11 @@ import asyncio, sys
 from runtime.mqtt import MqttBus, MqttOptions
 
 async def main() -> None:
-    host, port, user, password, expected = sys.argv[1:]
+    host, port, user, password, patience = sys.argv[1:]
     options = MqttOptions(host, int(port), "test-killed", username=user or None, password=password or None)
     bus = MqttBus(options, ["t"])
     await bus.start()
-    await bus.wait_connected(10)
+    await bus.wait_connected(float(patience))
     print("connected", flush=True)
     async for incoming in bus.messages():
         print(incoming.payload.decode(), incoming.packet_id, int(incoming.dup), flush=True)
@@ -33,7 +33,7 @@ async def _run_receiver(broker: RunningBroker) -> asyncio.subprocess.Process:
     options = broker.options("killed")
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", RECEIVER, options.host, str(options.port), options.username or "",
-        options.password or "", "", stdout=asyncio.subprocess.PIPE,
+        options.password or "", str(PATIENCE), stdout=asyncio.subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert process.stdout is not None
@@ -74,17 +74,21 @@ async def test_after_a_kill_of_the_embedded_broker_packet_ids_mean_something_els
     Whether DUP is set is not looked at: NATS says it of what it knows to have sent, which a kill may have made it
     forget (see the sender without a request id in docs/bus.md).
     """
-    async with embedded_broker.bus("receiver", ["t"]) as receiver, embedded_broker.bus("sender") as sender:
-        for number in range(3):
-            await sender.publish("t", str(number).encode())
-        first = await take(receiver, 3, ack=False)
-        first[0].ack()
-        await sender.publish("t", b"marker")  # behind the acknowledgement
-        await take(receiver, 1, ack=True)
-        await asyncio.sleep(0.1)
-        await embedded_broker.kill_and_return()
-        again = await take(receiver, 2)
-    assert _named(first) == [(b"0", 1, False), (b"1", 2, False), (b"2", 3, False)]
+    for stored_after in (0.1, 1, 5, 20):  # NATS tells nobody when an acknowledgement is on its disk
+        name = f"receiver{stored_after * 10:g}"
+        async with embedded_broker.bus(name, ["t"]) as receiver, embedded_broker.bus("sender") as sender:
+            for number in range(3):
+                await sender.publish("t", str(number).encode())
+            first = await take(receiver, 3, ack=False)
+            first[0].ack()
+            await sender.publish("t", b"marker")  # behind the acknowledgement
+            await take(receiver, 1, ack=True)
+            await asyncio.sleep(stored_after)
+            await embedded_broker.kill_and_return()
+            again = await take(receiver, 2)
+        assert _named(first) == [(b"0", 1, False), (b"1", 2, False), (b"2", 3, False)]
+        if b"0" not in [incoming.payload for incoming in again]:
+            break
     assert sorted((incoming.payload, incoming.packet_id) for incoming in again) == [(b"1", 1), (b"2", 2)]
 
 
@@ -139,11 +143,10 @@ async def test_nothing_confirmed_is_lost_while_the_broker_is_killed_under_load(
         done.set()
         await sending
         async with asyncio.timeout(PATIENCE):
-            while len(seen) < len(confirmed):
+            while not set(confirmed) <= seen.keys():
                 await asyncio.sleep(0.01)
         receiving.cancel()
     assert confirmed
-    assert set(seen) >= set(confirmed)
 
 
 def _named(messages: list[Incoming]) -> list[tuple[bytes, int | None, bool]]:

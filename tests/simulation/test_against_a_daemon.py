@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from config.exact import plain
+from config.loading import load_settings
 from execution import ledger, orders
 from execution.model import Candle, Order, Trade
 from portfolio.service import read_portfolios
@@ -25,15 +26,17 @@ from tests.simulation.daemon import BEGINNING, SimDaemon
 from tests.simulation.loop import Process, SimLoop, in_process
 from tests.simulation.people import TIMEFRAME, next_candle
 from tests.simulation.run import quiet
-from tests.simulation.setting import SETTINGS, SYMBOLS, bot_files, bot_texts, settings
+from tests.simulation.setting import SETTINGS, SYMBOLS, bot_files, bot_texts
 from tests.simulation.storage import Disk, File
 
 BEFORE = 8
-"""Candles that closed before the scenario begins: they warm the bots."""
+"""Candles, of a second each, before the scenario begins: they warm the bots."""
 DURING = 8
-"""Candles, one a second, while it is played."""
-LEAD = timedelta(seconds=2)
-"""From a daemon that is started to the first of them."""
+"""Candles while it is played."""
+LEAD = timedelta(seconds=100)
+"""How long after the start the first of them opens, by its own time: all are told ahead of the clock, so that an
+order is there before a candle opens that may fill it, however slow the machine is."""
+PATIENT = (*SETTINGS, "execution.request_expiry_seconds=3600")
 BOTS = ("crosser", "weigher")
 """Each on a symbol of its own: of two that decide on one candle either may be the first to ask."""
 TOPICS = Topics()
@@ -57,8 +60,6 @@ class Scenario:
     ear: Listener
     begin: datetime
     """When candle 0 opens."""
-    starts_in: float
-    """The same by the event loop's time."""
     candles: dict[int, list[Candle]] = field(default_factory=market)
     answers: dict[str, Any] = field(default_factory=dict)
 
@@ -82,9 +83,8 @@ class Scenario:
         return all(answer["final"] for answer in answers.values())
 
     async def tell(self, number: int, *, advised: bool = True) -> None:
-        """The candles of a second when it is over; returns when every bot has said what it thinks of its own, and
-        what it asked for has an answer."""
-        await asyncio.sleep(max(0.0, self.starts_in + number + 1 - asyncio.get_running_loop().time()))
+        """The candles of a second; returns when every bot has said what it thinks of its own, and what it asked for
+        has an answer."""
         heard = {bot: len(self.ear.all(f"bot/{bot}/recommendation")) for bot in BOTS}
         for candle in self.candles[number]:
             moved = candle._replace(time=self.begin + (candle.time - BEGINNING))
@@ -197,7 +197,7 @@ def simulated() -> dict[str, Any]:
         daemon = SimDaemon(
             "daemon",
             loop=loop,
-            settings=settings(),
+            settings=load_settings(config_file=None, overrides=PATIENT, environ={}, cwd=folder).settings,
             bots=[bot for bot in bot_files() if bot.name in BOTS],
             broker=broker,
             file=file,
@@ -209,7 +209,7 @@ def simulated() -> dict[str, Any]:
             on_end=lambda _daemon, error: ends.append(error),
         )
         ear = Listener(SimBus(broker, "ear", ["fillbook/#"]))
-        scenario = Scenario(ear, BEGINNING + LEAD, LEAD.total_seconds())
+        scenario = Scenario(ear, BEGINNING + LEAD)
         try:
             daemon.start()
             task = loop.create_task(_heard(ear, scenario.play()), context=in_process(Process("somebody")))
@@ -229,9 +229,8 @@ async def real(folder: Path) -> dict[str, Any]:
     for bot, text in zip(bot_files(), bot_texts(), strict=True):
         if bot.name in BOTS:
             (bots / f"{bot.name}.toml").write_text(text)
-    async with serving(folder / "data", settings=SETTINGS, bots=[bots]) as server, Ear(server.port) as ear:
-        starts_in = asyncio.get_running_loop().time() + LEAD.total_seconds()
-        scenario = Scenario(ear, datetime.now(UTC) + LEAD, starts_in)
+    async with serving(folder / "data", settings=PATIENT, bots=[bots]) as server, Ear(server.port) as ear:
+        scenario = Scenario(ear, datetime.now(UTC) + LEAD)
         await scenario.play()
         return server.books.read(scenario.outcome)
 
