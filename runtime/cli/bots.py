@@ -33,7 +33,7 @@ def bots(place: Place, bots: BotsOption = None) -> None:
 
     rows = place.read(_stored)
     live = _live(place)
-    files = _files(list(bots or _folders(place)), running=bool(live))
+    files = _files(list(bots or _folders(place)), live)
     items: list[dict[str, Any]] = []
     for name in sorted({*files, *live} if live else {*rows, *files}):
         row, file, state = rows.get(name), files.get(name), live.get(name)
@@ -41,9 +41,9 @@ def bots(place: Place, bots: BotsOption = None) -> None:
             {
                 "bot": name,
                 "status": state["status"] if state else (row["status"] if row else None),
-                "symbol": file.symbol if file else (state or {}).get("symbol"),
+                "symbol": (state or {}).get("symbol") or (file.symbol if file else None),
                 "timeframe": (state or {}).get("timeframe") or (file.timeframe if file else None),
-                "account": file.account if file else (state or {}).get("account"),
+                "account": (state or {}).get("account") or (file.account if file else None),
                 "class": file.kind if file else None,
                 "enabled": file.enabled if file else None,
                 "operator_stopped": row["operator_stopped"] if row else False,
@@ -77,7 +77,7 @@ def bots(place: Place, bots: BotsOption = None) -> None:
     )
 
 
-def _files(paths: "list[Path]", *, running: bool) -> "dict[str, BotFile]":
+def _files(paths: "list[Path]", live: dict[str, dict[str, Any]]) -> "dict[str, BotFile]":
     """The bots of the files by name. With a daemon that runs on without the bad files they are named on stderr;
     otherwise raises ConfigurationInvalid."""
     from config.toml_errors import ConfigurationInvalid
@@ -88,16 +88,24 @@ def _files(paths: "list[Path]", *, running: bool) -> "dict[str, BotFile]":
     try:
         return {file.name: file for file in load_bots(paths)}
     except ConfigurationInvalid as invalid:
-        if not running:
+        if not live:
             raise
         say(*map(str, invalid.faults))
     files = BotFiles(paths, {})
     bots: dict[str, BotFile] = {}
     for path, digest in files.look().items():
         found = files.check(path, digest).bot
-        if found is not None:
-            bots.setdefault(found.name, found)  # of two files with one name the first has it, as at a start
+        if found is not None and not _runs(bots.get(found.name), live):
+            bots[found.name] = found  # of two files with one name the one that runs has it
     return bots
+
+
+def _runs(file: "BotFile | None", live: dict[str, dict[str, Any]]) -> bool:
+    """Whether a file is, by all that is to be seen from here, that of the running bot of its name."""
+    state = None if file is None else live.get(file.name)
+    return file is not None and (
+        state is None or (file.symbol, file.account) == (state.get("symbol"), state.get("account"))
+    )
 
 
 def _folders(place: Place) -> list[Path]:
@@ -185,8 +193,17 @@ def signals(
         )
 
 
+NO_ADVICE: dict[str, Any] = {
+    "bot": None, "symbol": None, "account": None, "timeframe": None, "side": "HOLD", "score": None,
+    "temperature": "FROZEN", "signals": [], "confirmed_since": None, "cooldown_until": None, "ready_to_trade": False,
+    "time": None, "decided_at": None, "threshold": None, "confirmation_due": None, "waiting_for": None,
+}  # fmt: skip
+"""A recommendation of a bot that has not advised yet: what nobody knows is null."""
+
+
 def _signal_item(state: dict[str, Any], explain: bool) -> dict[str, Any]:
-    item = {"bot": state["bot"], **(state["last_recommendation"] or {})}
+    known = {key: state.get(key) for key in ("bot", "symbol", "account", "timeframe")}
+    item = state["last_recommendation"] or {**NO_ADVICE, **known}
     return {**item, "explanation": _explanation(state)} if explain else item
 
 

@@ -29,6 +29,7 @@ from execution.model import (
     trade_cash_effect,
 )
 from runtime import wire
+from runtime.cli.bots import NO_ADVICE
 from runtime.codec import decode
 from runtime.messages import Decoded, Status
 from runtime.topics import Topics
@@ -147,6 +148,7 @@ def test_everything_else_is_json_with_null_for_unknown() -> None:
     assert wire.order_wire(order)["quantity"] is None
     assert wire.cash_flow_wire(flow)["cash_effect"] == "-5"
     assert wire.recommendation_wire(advice)["side"] == "HOLD"
+    assert NO_ADVICE.keys() == wire.recommendation_wire(advice).keys()
     assert wire.bot_state_wire(state)["last_recommendation"]["signals"] == [
         {"name": "rsi", "score": None, "weight": 0.4, "value": None, "why": None, "how": None}
     ]

@@ -32,12 +32,21 @@ def test_the_demo_says_what_its_changed_files_led_to_and_bots_shows_the_fault(tm
         assert items["btc-reversion"]["file_error"] is None
         assert "file not taken: " in fillbook("bots", "--bots", folder, "--data-dir", data).out
         twin = folder / "twin.toml"
-        twin.write_text('name = "btc-momentum"\nclass = "sma-cross"\nsymbol = "BTC-USD"\n')
+        twin_text = 'name = "btc-momentum"\nclass = "sma-cross"\nsymbol = "BTC-USD"\n'
+        twin.write_text(twin_text)
         file.write_text(good.replace("threshold = 0.30", "threshold = 0.26"))
         until(running, "bot:btc-momentum", "changed by its file")
         items = fillbook("bots", "--bots", folder, "--data-dir", data, "--json").json["items"]
         assert [item["class"] for item in items if item["bot"] == "btc-momentum"] == ["weighted"]
-        twin.unlink()
+        twin.rename(folder / "a-twin.toml").write_text(twin_text.replace("BTC-USD", "ETH-USD"))
+        until(running, "ALERT  bot_file_invalid", "a-twin.toml")
+        (item,) = [
+            item
+            for item in fillbook("bots", "--bots", folder, "--data-dir", data, "--json").json["items"]
+            if item["bot"] == "btc-momentum"
+        ]
+        assert (item["symbol"], item["class"]) == ("BTC-USD", "weighted")  # what runs, whichever file comes first
+        (folder / "a-twin.toml").unlink()
         file.write_text(good.replace("threshold = 0.30", "threshold = 0.25"))
         until(running, "bot:btc-momentum", "changed by its file")
         (folder / "sol-cross.toml").unlink()
