@@ -25,6 +25,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("demo") / "data"
     with demo(folder) as running:
         until_trade(running)
+        eventually(lambda: fillbook("signals", "--data-dir", folder), lambda found: found.code == 0)
         yield folder
 
 
