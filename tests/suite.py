@@ -20,6 +20,10 @@ LONGEST = (
     "tests/runtime/test_example_bots.py",
     "tests/execution/test_totals.py",
     "tests/runtime/test_mqtt_over_sockets.py",
+    "tests/runtime/cli/test_daemon.py",
+    "tests/signals/isolation/test_service.py",
+    "tests/signals/isolation/test_isolated_bot.py",
+    "tests/runtime/cli/test_watch.py",
 )
 """The files that take longest are begun first, so that no worker is left alone with one of them at the end."""
 
