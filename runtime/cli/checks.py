@@ -16,7 +16,7 @@ PANEL = "Check"
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     verifying.register(app, PANEL)
-    config = typer.Typer(help="Settings and bot files: check, explain, show.", no_args_is_help=True)
+    config = typer.Typer(help="Settings and bot files: check, show, print their JSON Schema.", no_args_is_help=True)
     command(config, "check", json=True)(check_config)
     command(config, "schema")(config_schema)
     command(config, "show", json=True)(show_config)
