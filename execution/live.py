@@ -5,7 +5,7 @@ often as it takes. Nothing here is stored: after a restart every open order is a
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -76,6 +76,8 @@ class LiveVenue:
     unwanted: set[str] = field(default_factory=set)
     """Orders that somebody wants to be cancelled, for as long as this process lives."""
     name: str = ""
+    is_halted: Callable[[str], bool] = lambda _account: False
+    """Whether trading of an account is halted, asked right before an order leaves."""
     _lines: dict[str, Line] = field(default_factory=dict)
     _cancelling: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
 
@@ -189,13 +191,21 @@ class LiveVenue:
         """Send an order under its client order id. Raises ExchangeTimeout."""
         track.since = asyncio.get_running_loop().time()
         try:
-            shown = await self.ask(order.account, self.exchange.place(order, seconds))
+            shown = await self.ask(order.account, self._place(order, seconds))
         except ExchangeRefused as refusal:
             return VenueClosed(order.id, OrderStatus.REJECTED, Reason(refusal.code, None, None, refusal.message))
+        if shown is None:
+            return VenueClosed(order.id, OrderStatus.CANCELLED, Reason("trading_halted"))
         track.acknowledged = True
         if shown.filled or shown.status.is_final:
             self.line(order.account).woken.set()  # its trades are to be fetched
         return shown
+
+    async def _place(self, order: Order, seconds: float) -> ExchangeOrder | None:
+        """The call itself. None: the account was halted since the last look, and nothing was sent."""
+        if self.is_halted(order.account):
+            return None
+        return await self.exchange.place(order, seconds)
 
     def line(self, account: str) -> Line:
         """The line for an account."""

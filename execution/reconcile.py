@@ -42,6 +42,7 @@ class Reconciler:
 
     def __init__(self, venue: LiveVenue, service: ExecutionService, reader: Reader, tell: Tell) -> None:
         self.venue = venue
+        venue.is_halted = lambda account: service.state.halt_of(account) is not None
         self._service = service
         self._reader = reader
         self._tell = tell
@@ -290,10 +291,10 @@ class Reconciler:
             shown = await self.venue.send(order, track, left)
         except ExchangeTimeout:
             return
-        if isinstance(shown, VenueClosed):
-            track.refused = shown.reason
-        else:
+        if not isinstance(shown, VenueClosed):
             await self._record([as_report(order, shown, track)])
+        elif shown.status is OrderStatus.REJECTED:
+            track.refused = shown.reason
 
 
 def _about(order: Order) -> dict[str, str]:

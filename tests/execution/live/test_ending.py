@@ -1,8 +1,12 @@
 """Orders at a live venue that are cancelled."""
 
 from decimal import Decimal
+from typing import Any
+
+import pytest
 
 from execution import orders
+from execution.live import LiveVenue
 from execution.model import OrderStatus, Side
 from tests.execution.exchanges import GRACE, LiveHouse, ScriptedExchange, later
 from tests.execution.house import answers, reason
@@ -66,3 +70,28 @@ async def test_an_order_that_is_cancelled_before_it_was_sent_is_not_sent(
     live.venue.unwanted.add(orders.order_id("live", order.request_id))
     assert (await live.ask(order)).status == "cancelled"
     assert exchange.sent == []
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_an_order_whose_account_is_halted_just_before_the_call_is_not_sent(
+    live: LiveHouse, exchange: ScriptedExchange, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    if again:
+        await live.buy_lost("1", limit="90")
+        later(GRACE)
+    ask, sent = LiveVenue.ask, len(exchange.sent)
+
+    async def halted_first(venue: LiveVenue, account: str, call: Any) -> Any:
+        if call.__name__ in ("place", "_place"):
+            await live.send(live.halt_request(account="live"))
+        return await ask(venue, account, call)
+
+    monkeypatch.setattr(LiveVenue, "ask", halted_first)  # between the last look and the call
+    if again:
+        await live.round()
+        await live.round()
+    else:
+        answer = await live.buy("1", limit="90")
+        assert (answer.status, reason(answer).code) == ("cancelled", "trading_halted")
+    assert len(exchange.sent) == sent
+    assert not any(order.status is OrderStatus.REJECTED for order in live.all_orders())
