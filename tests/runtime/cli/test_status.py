@@ -2,11 +2,14 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 from execution.model import VenueChanged
 from runtime import wire
-from runtime.cli.status import live_venues, venue_rows
+from runtime.cli.status import _books, live_venues, venue_rows
 from runtime.topics import Topics
+from tests.execution.exchanges import LiveHouse, ScriptedExchange, open_live_account
+from tests.execution.house import Books, at
 
 TOPICS = Topics("fillbook")
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -35,3 +38,15 @@ def test_status_names_every_account_whose_venue_does_not_answer_and_since_when()
 def test_without_live_venues_status_says_nothing_of_them() -> None:
     assert live_venues(TOPICS, said()) == []
     assert venue_rows([]) == []
+
+
+async def test_an_order_of_which_nobody_knows_what_became_of_it_is_shown_with_its_age(tmp_path: Path) -> None:
+    books = Books(tmp_path)
+    open_live_account(books)
+    house = LiveHouse(books, ScriptedExchange())
+    await house.open()
+    lost = await house.buy_lost("1", limit="90")
+    (order,) = books.ask(lambda connection: _books(connection, at(2)))["open_orders"]
+    assert (order["id"], order["status"], order["age_seconds"]) == (lost.order_id, "unknown", 120)
+    house.close()
+    books.close()
