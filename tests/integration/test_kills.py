@@ -232,7 +232,7 @@ def kills_and_long(short: int, long: int) -> list[Any]:
     return [short, pytest.param(long, marks=pytest.mark.long)]
 
 
-@pytest.mark.parametrize("kills", kills_and_long(20, 200))
+@pytest.mark.parametrize("kills", kills_and_long(12, 200))
 async def test_kill_9_of_the_daemon_and_its_broker(tmp_path: Path, kills: int) -> None:
     rng = random.Random(5)
     server = Server(tmp_path / "data", settings=(*FEED, *COMMON), bots=bot_files(tmp_path / "bots"))
@@ -252,7 +252,7 @@ async def test_kill_9_of_the_daemon_and_its_broker(tmp_path: Path, kills: int) -
             await server.kill()
 
 
-@pytest.mark.parametrize("kills", kills_and_long(20, 200))
+@pytest.mark.parametrize("kills", kills_and_long(12, 200))
 async def test_kill_9_of_the_embedded_broker(tmp_path: Path, kills: int) -> None:
     rng = random.Random(6)
     server = Server(tmp_path / "data", settings=(*FEED, *COMMON), bots=bot_files(tmp_path / "bots"))
@@ -270,7 +270,7 @@ async def test_kill_9_of_the_embedded_broker(tmp_path: Path, kills: int) -> None
             await server.kill()
 
 
-@pytest.mark.parametrize("kills", kills_and_long(8, 100))
+@pytest.mark.parametrize("kills", kills_and_long(6, 100))
 async def test_kill_9_of_the_daemon_beside_mosquitto_and_of_mosquitto(tmp_path: Path, kills: int) -> None:
     rng = random.Random(7)
     async with running_broker(MOSQUITTO, tmp_path) as broker:
@@ -319,7 +319,7 @@ async def anonymous(
 
 
 @pytest.mark.parametrize("victim", ["daemon", "broker"])
-@pytest.mark.parametrize("kills", kills_and_long(6, 100))
+@pytest.mark.parametrize("kills", kills_and_long(4, 100))
 async def test_requests_without_an_id_are_never_lost_and_doubled_only_within_the_brokers_window(
     tmp_path: Path, victim: str, kills: int
 ) -> None:

@@ -23,6 +23,7 @@ from tests.integration.brokers import PATIENCE
 from tests.integration.daemons import Books, Server
 
 CANDLES = 2500
+THROUGH_A_BROKER = 1500
 CASH = "100000"
 SMA = """
 name = "{name}"
@@ -193,15 +194,16 @@ async def test_two_replays_are_the_same_to_the_last_bit(tmp_path: Path) -> None:
 
 
 async def test_the_daemon_and_its_broker_trade_as_the_replay_does(tmp_path: Path) -> None:
-    case = make_case(tmp_path / "case")
+    case = make_case(tmp_path / "case", count=THROUGH_A_BROKER)
     expected = await replayed(case)
+    assert expected.fills > 200
     books = await played(Server(tmp_path / "data", settings=case.settings, bots=[case.bots]))
     same_books(books, expected)
 
 
 @pytest.mark.parametrize("kills", [5, pytest.param(30, marks=pytest.mark.long)])
 async def test_the_daemon_trades_as_the_replay_does_when_it_is_killed_on_the_way(tmp_path: Path, kills: int) -> None:
-    case = make_case(tmp_path / "case", count=CANDLES if kills < 10 else 4 * CANDLES)
+    case = make_case(tmp_path / "case", count=THROUGH_A_BROKER if kills < 10 else 4 * CANDLES)
     expected = await replayed(case)
     books = await played(Server(tmp_path / "data", settings=case.settings, bots=[case.bots]), kills)
     same_books(books, expected)
