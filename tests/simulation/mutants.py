@@ -119,9 +119,9 @@ async def _look(service: ExecutionService, work: Callable[[Connection], Any]) ->
 
 def _sent_before_commit() -> AbstractContextManager[Any]:
     """An order is sent first and stored when the venue has answered."""
-    real = ExecutionService.handle
+    real = ExecutionService.take
 
-    async def handle(self: ExecutionService, envelope: Envelope) -> list[Any]:
+    async def take(self: ExecutionService, envelope: Envelope) -> Any:
         if not isinstance(envelope.request, OrderRequest) or self.storage_failure is not None:
             return await real(self, envelope)
         found = await _look(self, lambda connection: self._take_in(connection, envelope))
@@ -135,7 +135,7 @@ def _sent_before_commit() -> AbstractContextManager[Any]:
         await self._writer.submit(lambda connection: self._take_in(connection, envelope))
         return await self._record(reports) if reports else [OrderChanged(order), answer(order, ())]
 
-    return patch.object(ExecutionService, "handle", handle)
+    return patch.object(ExecutionService, "take", take)
 
 
 def _said_before_commit() -> AbstractContextManager[Any]:
