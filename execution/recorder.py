@@ -1,7 +1,6 @@
 """What the venue reports, inside the write transaction: fills become trades, orders get their status."""
 
 from collections.abc import Sequence
-from itertools import zip_longest
 
 from sqlalchemy import Connection
 
@@ -32,12 +31,12 @@ class Recorder:
         """Record one batch of reports, in their order."""
         self.state.catch_up(connection)
         batch = Batch()
-        for report, following in zip_longest(reports, reports[1:]):
+        for report, following in zip(reports, (*reports[1:], None), strict=True):
             progress = self._take(connection, batch, report, following)
             if progress is not None and progress.order.status.is_final:
                 # Now, not at the end: the next order of this batch may need what this one held back.
                 self.state.changed(progress.order, None)
-        changed = tuple(self._store_progress(connection, progress) for progress in batch.touched.values())
+        changed = tuple([self._store_progress(connection, progress) for progress in batch.touched.values()])
         raised = tuple(self._kept(connection, alert) for alert in batch.alerts)
         return Applied(tuple(batch.facts), changed, raised, tuple(batch.adopted), tuple(batch.reopened))
 

@@ -7,7 +7,7 @@ trades, orders, lots and cash, without ids and wall-clock times.
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -68,7 +68,7 @@ class ReplayResult:
     refused: int
     fills: int
     portfolio: Portfolio
-    trades: tuple[tuple[Trade, Decimal | None], ...]
+    trades: tuple[tuple[Trade, Decimal | None], ...] = field(repr=False)  # asyncio.run may make a repr of its result
     state_hash: str
     seconds: float
     warnings: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from pathlib import Path
 from execution.model import Price, Responded
 from execution.writer import GroupCommitWriter
 from runtime.clock import WallClock
-from runtime.composition import build_core, first_account, opening_deposit
+from runtime.composition import build_core, first_account, opening_deposit, spare_the_collector
 from runtime.core import Core
 from runtime.database import ThreadReader, ensure_account, open_database, reader_engine, seed_catalogue, sqlite_url
 from tests.bench import least
@@ -71,6 +71,7 @@ class DurableHouse:
         self._writer.start()
         await self.core.start()
         await self.core.on_price(Price(BTC, PRICE, datetime.now(UTC)))
+        spare_the_collector()  # as the daemon does
 
     def close(self) -> None:
         """Stop the threads."""

@@ -15,7 +15,7 @@ from execution.model import OrderRequest, Price, Side, Source, Trade, trade_cash
 from execution.service import Envelope
 from execution.writer import InlineReader, InlineWriter
 from runtime.clock import ReplayClock
-from runtime.composition import build_core, first_account, opening_deposit
+from runtime.composition import build_core, first_account, opening_deposit, spare_the_collector
 from runtime.core import Core
 from runtime.database import ensure_account, memory_engine, open_database, seed_catalogue, sqlite_url, upgrade
 from runtime.memory_bus import MessageBus
@@ -121,6 +121,7 @@ class House:
         """Start, and let the market have a price."""
         await self.core.start()
         await self.core.on_price(Price(BTC, PRICE, START))
+        spare_the_collector()  # as replay and daemon do
 
     async def trade(self, count: int, *, buys_only: bool = False) -> None:
         """So many requests, each filled, recorded and booked before the next; then one commit."""
