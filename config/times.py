@@ -10,6 +10,7 @@ _RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})",
     re.ASCII,
 )
+_TOO_FINE = re.compile(r"[0-9-]{10}[Tt ][0-9:]{8}\.[0-9]{7,}(?:[Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII)
 _TIMEFRAME = re.compile(r"([1-9][0-9]{0,3})([smhdw])", re.ASCII)
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -27,6 +28,8 @@ class NotATimeframe(ConfigError, ValueError):
 def parse_time(text: str) -> datetime:
     """An RFC 3339 instant (a zone is required) as an aware UTC datetime. Raises NotATime."""
     if _RFC3339.fullmatch(text) is None:
+        if _TOO_FINE.fullmatch(text) is not None:
+            raise NotATime("at most 6 digits of a second, such as 2026-01-31T12:00:00.123456Z")
         raise NotATime("an RFC 3339 time with a zone, such as 2026-01-31T12:00:00Z")
     try:
         return datetime.fromisoformat(text.upper()).astimezone(UTC)

@@ -42,7 +42,7 @@ def store_selections(place: Place, path: Path) -> None:
     stored = change(
         place, lambda connection: selections.choose(connection, chosen, "cli", WallClock().recorded_now())
     )
-    say(f"{stored} selections stored")
+    say(f"{stored} selection{'' if stored == 1 else 's'} stored")
 
 
 def _read(path: Path) -> list[_Line]:

@@ -40,6 +40,11 @@ def test_a_time_without_zone_or_sense_is_refused(text: str) -> None:
         parse_time(text)
 
 
+def test_a_time_in_nanoseconds_is_not_cut_but_refused_with_the_reason() -> None:
+    with pytest.raises(NotATime, match="at most 6 digits of a second"):
+        parse_time("2026-01-31T12:00:00.123456789Z")
+
+
 def test_stored_times_sort_as_text() -> None:
     times = [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=n * 333_333) for n in range(10)]
     texts = [stored_time(instant) for instant in times]
