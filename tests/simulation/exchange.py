@@ -48,8 +48,8 @@ class SimExchange:
     """See the module and `execution.exchange.Exchange`.
 
     `price` tells what a symbol costs now; `watch` hears of every order that is sent, before it travels; `is_shown`
-    tells whether somebody has stored that the venue has shown an order, by its client order id; `on_found` hears of
-    orders that can be found again; `say` goes into the trace.
+    tells whether somebody has stored that the venue has shown an order, by its client order id; `on_forgotten` and
+    `on_found` hear of orders that cannot be found for a while, and then can; `say` goes into the trace.
     """
 
     name = "sim"
@@ -66,6 +66,7 @@ class SimExchange:
         watch: Callable[[Order], None] = lambda _order: None,
         violated: Callable[[str], None] = lambda _what: None,
         is_shown: Callable[[str], bool] = lambda _client: False,
+        on_forgotten: Callable[[], None] = lambda: None,
         on_found: Callable[[Booked], None] = lambda _booked: None,
         say: Callable[..., None] = lambda *_parts: None,
     ) -> None:
@@ -83,6 +84,7 @@ class SimExchange:
         self._watch = watch
         self._violated = violated
         self._is_shown = is_shown
+        self._on_forgotten = on_forgotten
         self._on_found = on_found
         self._hangs_until = 0.0
         self._deaf = False
@@ -460,6 +462,7 @@ class SimExchange:
             forgotten = self._dice.uniform(1.0, LONGEST_FORGETTING)
             booked.forgotten_until = self._loop.time() + forgotten
             self._later(forgotten, self._found, booked)
+            self._on_forgotten()
 
     def _found(self, booked: Booked) -> None:
         self._say("venue found", booked.id)

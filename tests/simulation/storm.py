@@ -126,6 +126,13 @@ class Storm:
             for daemon in list(self._daemons):
                 self._world.kill(daemon, "when a request was forgotten")
 
+    def on_forgotten(self) -> None:
+        """The venue does not find an order that it had shown: whoever comes now must know from the books that it had.
+        Also after the storm, for that is when most orders come to rest there."""
+        if (self._faults.kill or self._faults.fuse) and self._dice.random() < KILLED_WHEN_FORGOTTEN:
+            for daemon in list(self._daemons):
+                self._world.kill(daemon, "when the venue forgot an order")
+
     def _kill_at(self, daemon: SimDaemon, moment: str) -> None:
         if daemon in self._daemons:
             self._world.kill(daemon, moment)

@@ -20,7 +20,7 @@ LONGEST_FILLING = 3.0
 
 LONGEST_HANG = 6.0
 """Seconds for which calls are taken and never answered."""
-LONGEST_FORGETTING = 9.0
+LONGEST_FORGETTING = 12.0
 """Seconds for which an order is not to be found that was there before."""
 
 Deduplication: TypeAlias = Literal["all", "open", "none"]

@@ -116,6 +116,7 @@ class World:
             watch=self._watch_order,
             violated=self.violated,
             is_shown=self._is_shown,
+            on_forgotten=self.storm.on_forgotten,
             on_found=self._on_found,
             say=self.say,
         )
