@@ -320,14 +320,16 @@ class Listener:
             await self._more.wait()
 
     async def until(self, wanted: Callable[[], T | None], what: str = "", patience: float = PATIENCE) -> T:
-        """Wait until `wanted` gives something; asked again at each message."""
+        """Wait until `wanted` gives something; asked at each message and now and then: it may look elsewhere."""
         async with asyncio.timeout(patience):
             try:
                 while True:
                     self._news.clear()
                     if found := wanted():
                         return found
-                    await self._news.wait()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(0.2):
+                            await self._news.wait()
             except asyncio.CancelledError:
                 raise AssertionError(f"did not come: {what or wanted}; heard {self.tail()}") from None
 

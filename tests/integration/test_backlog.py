@@ -9,12 +9,12 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from config.settings import Settings
-from execution import alerts
+from execution import alerts, candles
 from execution.ledger import LedgerTail, NewCashFlow, NewTrade
 from execution.model import CashFlowKind, Side, Source, trade_cash_effect
 from portfolio.reviews import reviews
 from runtime.offline_books import bring_up_to_date
-from tests.integration.daemons import Ear, Server, price_known, serving
+from tests.integration.daemons import Ear, Server, candle, price_known, serving
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 QUIET = ("portfolio.republish_seconds=3600",)
@@ -48,9 +48,10 @@ async def born(server: Server) -> None:
     """New books, and a session of the ear that hears everything from now on."""
     await server.start()
     async with Ear(server.port) as ear:
-        body = {"price": "50000", "time": datetime.now(UTC).isoformat()}
-        await ear.say("market/BTC-USD/price", body, retain=True)
+        minute = (datetime.now(UTC) - timedelta(minutes=2)).replace(second=0, microsecond=0)
+        await ear.say("market/BTC-USD/candle/1m", candle(minute.isoformat().replace("+00:00", "Z"), "50000"))
         await price_known(ear)
+        await ear.until(lambda: server.books.read(candles.latest))  # stored, it is known at once in every life
     assert await server.stop() == 0
 
 
