@@ -243,7 +243,9 @@ class PaperVenue:
     @staticmethod
     def _not_now(order: Order) -> list[VenueReport]:
         if order.time_in_force is TimeInForce.IOC:
-            return [VenueClosed(order.id, OrderStatus.CANCELLED, Reason("not_marketable", "limit_price"))]
+            limit = None if order.limit_price is None else plain(order.limit_price)
+            reason = Reason("not_marketable", "limit_price", limit, "a limit at which it fills at once")
+            return [VenueClosed(order.id, OrderStatus.CANCELLED, reason)]
         return []
 
     # ---- matching -------------------------------------------------------------------------------------

@@ -259,7 +259,9 @@ class TestLimitOrders:
     async def test_immediate_or_cancel_never_rests(self, exchange: Opener) -> None:
         house = await exchange()
         answer = await house.buy("1", limit="99", time_in_force=TimeInForce.IOC)
-        assert (answer.status, reason(answer).code) == ("cancelled", "not_marketable")
+        assert (answer.status, reason(answer)) == (
+            "cancelled", Reason("not_marketable", "limit_price", "99", "a limit at which it fills at once"),
+        )  # fmt: skip
         await house.buy("1", limit="99", time_in_force=TimeInForce.IOC, decided=1, triggered_by="bot:a")
         (answer,) = answers(await house.candle(bar(1, "100")))
         assert (answer.status, reason(answer).code) == ("cancelled", "not_marketable")
