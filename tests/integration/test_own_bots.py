@@ -18,10 +18,10 @@ OWN = 'name = "{0}"\nsymbol = "BTC-USD"\nclass = "{0}:Bot"\n'
 
 
 def own_bots(folder: Path) -> list[Path]:
-    """`bad` hangs at its 350th candle: 300 warm it. It does not when the file `cured` lies beside it."""
+    """`bad` hangs when the file `hang` lies beside it, and then leaves the file `hangs`."""
     write_bot(folder, "good", decide="return Verdict(None, 0.5)")
-    hangs = "cured = os.path.exists(os.path.join(os.path.dirname(__file__), 'cured'))\n"
-    write_bot(folder, "bad", decide=hangs + "if self.count == 350 and not cured: time.sleep(3600)")
+    hang, hangs = (repr(str(folder / name)) for name in ("hang", "hangs"))
+    write_bot(folder, "bad", decide=f"if os.path.exists({hang}): open({hangs}, 'w').close(); time.sleep(3600)")
     files = []
     for name in ("good", "bad"):
         (folder / f"{name}.toml").write_text(OWN.format(name))
@@ -45,6 +45,9 @@ def workers(server: Server) -> list[int]:
 async def test_a_bot_that_hangs_is_told_and_started_again_by_hand_while_the_others_run_on(tmp_path: Path) -> None:
     bots = own_bots(tmp_path / "bots")
     async with serving(tmp_path / "data", settings=FEED, bots=bots) as server, Ear(server.port) as ear:
+        for name in ("good", "bad"):
+            await ear.more(f"bot/{name}/recommendation", 1)
+        (tmp_path / "bots" / "hang").touch()
         alert = await ear.alert("bot_failed")
         assert "bot bad stopped with BotHung: the decision on a candle took longer than 3 s" in alert.body["message"]
         await ear.on("bot/bad/state", lambda heard: heard.body["status"] == "ERROR")
@@ -52,7 +55,7 @@ async def test_a_bot_that_hangs_is_told_and_started_again_by_hand_while_the_othe
         told = len(ear.all("bot/bad/recommendation"))
         await ear.more("bot/good/recommendation", len(ear.all("bot/good/recommendation")) + 20)
         assert len(ear.all("bot/bad/recommendation")) == told
-        (tmp_path / "bots" / "cured").touch()
+        (tmp_path / "bots" / "hang").unlink()
         await ear.say("bot/bad/set", "start")
         await ear.more("bot/bad/recommendation", told + 5)
         pids = workers(server)
@@ -65,9 +68,12 @@ async def test_a_bot_that_hangs_is_told_and_started_again_by_hand_while_the_othe
 async def test_kill_9_of_the_daemon_leaves_no_process_of_a_bot_not_even_of_one_that_hangs(tmp_path: Path) -> None:
     bots = own_bots(tmp_path / "bots")
     patient = (*FEED, "signals.bot_time_budget_ms=60000")
-    async with serving(tmp_path / "data", settings=patient, bots=bots) as server, Ear(server.port) as ear:
+    async with serving(tmp_path / "data", settings=patient, bots=bots) as server:
         pids = workers(server)
         assert len(pids) == 2
-        await ear.more("bot/good/recommendation", 45)  # by now `bad` hangs, or soon
+        (tmp_path / "bots" / "hang").touch()
+        async with asyncio.timeout(PATIENCE):
+            while not (tmp_path / "bots" / "hangs").exists():
+                await asyncio.sleep(0.02)
         await server.kill()
         await gone(pids)
