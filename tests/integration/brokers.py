@@ -74,9 +74,10 @@ def free_port() -> int:
 class RunningBroker:
     """One broker that can be killed and brought back."""
 
-    def __init__(self, kind: str, directory: Path) -> None:
+    def __init__(self, kind: str, directory: Path, ack_wait: float = 1.0) -> None:
         self.kind = kind
         self.directory = directory
+        self._ack_wait = ack_wait
         self.host = "127.0.0.1"
         self.port = free_port()
         self.topics = Topics()
@@ -88,7 +89,9 @@ class RunningBroker:
     async def start(self) -> None:
         """Start it and wait until it answers."""
         if self.kind == EMBEDDED:
-            options = BrokerOptions(directory=self.directory / "broker", port=self.port, start_timeout=PATIENCE)
+            options = BrokerOptions(
+                directory=self.directory / "broker", port=self.port, start_timeout=PATIENCE, ack_wait=self._ack_wait
+            )
             self._embedded = EmbeddedBroker(options, self.topics, on_violation=self.violations.append)
             self._credential = self._embedded.credential
             await self._embedded.start()
@@ -177,11 +180,11 @@ class RunningBroker:
 
 
 @asynccontextmanager
-async def running_broker(kind: str, directory: Path) -> AsyncIterator[RunningBroker]:
+async def running_broker(kind: str, directory: Path, ack_wait: float = 1.0) -> AsyncIterator[RunningBroker]:
     """A broker that is stopped at the end. Skips, saying so, when Mosquitto is not installed."""
     if kind == MOSQUITTO and not (shutil.which("mosquitto") or Path("/usr/sbin/mosquitto").exists()):
         pytest.skip("mosquitto is not installed: the external broker is NOT tested")
-    broker = RunningBroker(kind, directory)
+    broker = RunningBroker(kind, directory, ack_wait)
     await broker.start()
     try:
         yield broker
@@ -203,4 +206,30 @@ async def embedded_broker(tmp_path: Path) -> AsyncIterator[RunningBroker]:
         yield broker
 
 
-__all__ = ["PATIENCE", "any_broker", "embedded_broker", "free_port", "load_credential", "running_broker"]
+@pytest_asyncio.fixture(params=[EMBEDDED, MOSQUITTO])
+async def any_calm_broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RunningBroker]:
+    """As `any_broker`, but nothing is sent twice because somebody was slow to acknowledge it.
+
+    NATS numbers a copy anew, and sends it without DUP, when the acknowledgement was on its way.
+    """
+    async with running_broker(request.param, tmp_path, ack_wait=PATIENCE) as broker:
+        yield broker
+
+
+@pytest_asyncio.fixture
+async def calm_broker(tmp_path: Path) -> AsyncIterator[RunningBroker]:
+    """The embedded broker of `any_calm_broker`."""
+    async with running_broker(EMBEDDED, tmp_path, ack_wait=PATIENCE) as broker:
+        yield broker
+
+
+__all__ = [
+    "PATIENCE",
+    "any_broker",
+    "any_calm_broker",
+    "calm_broker",
+    "embedded_broker",
+    "free_port",
+    "load_credential",
+    "running_broker",
+]

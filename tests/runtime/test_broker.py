@@ -63,8 +63,8 @@ async def until(condition: Callable[[], object], within: float = PATIENCE) -> No
             await asyncio.sleep(0.005)
 
 
-async def test_everybody_may_ask_and_only_the_daemon_may_answer(embedded_broker: RunningBroker) -> None:
-    broker = embedded_broker
+async def test_everybody_may_ask_and_only_the_daemon_may_answer(calm_broker: RunningBroker) -> None:
+    broker = calm_broker
     async with (
         broker.bus("watcher", ["#"], as_daemon=False) as watcher,
         broker.bus("person", as_daemon=False) as person,
@@ -93,31 +93,31 @@ async def person_marker(broker: RunningBroker) -> None:
         await person.publish("home/marker", b"marker")
 
 
-async def test_a_strangers_last_will_cannot_speak_for_the_daemon(embedded_broker: RunningBroker) -> None:
+async def test_a_strangers_last_will_cannot_speak_for_the_daemon(calm_broker: RunningBroker) -> None:
     will = Presence("fillbook/v1/main/trade", b"online", b"forged")
-    async with embedded_broker.bus("watcher", ["#"]) as watcher:
-        async with embedded_broker.bus("stranger", presence=[will], as_daemon=False) as stranger:
+    async with calm_broker.bus("watcher", ["#"]) as watcher:
+        async with calm_broker.bus("stranger", presence=[will], as_daemon=False) as stranger:
             connection = stranger._connection
             assert connection is not None
             raw = connection._client.socket()
             assert isinstance(raw, socket.socket)
             raw.shutdown(socket.SHUT_RDWR)
             await until(lambda: not stranger.is_connected)
-        await person_marker(embedded_broker)
+        await person_marker(calm_broker)
         assert [incoming.payload for incoming in await take(watcher, 1)] == [b"marker"]
 
 
-async def test_a_wrong_password_is_refused(embedded_broker: RunningBroker) -> None:
-    bus = MqttBus(embedded_broker.options("thief", username="fillbook", password="wrong"))
+async def test_a_wrong_password_is_refused(calm_broker: RunningBroker) -> None:
+    bus = MqttBus(calm_broker.options("thief", username="fillbook", password="wrong"))
     await refused(bus, "Not authorized")
 
 
-async def test_the_nats_port_lets_nobody_in_without_the_password(embedded_broker: RunningBroker) -> None:
+async def test_the_nats_port_lets_nobody_in_without_the_password(calm_broker: RunningBroker) -> None:
     ports = {
         int(line.split()[1].split(":")[1], 16)
-        for line in Path(f"/proc/{embedded_broker.pid}/net/tcp").read_text().splitlines()[1:]
-        if line.split()[3] == "0A" and line.split()[9] in _inodes(embedded_broker.pid)
-    } - {embedded_broker.port}
+        for line in Path(f"/proc/{calm_broker.pid}/net/tcp").read_text().splitlines()[1:]
+        if line.split()[3] == "0A" and line.split()[9] in _inodes(calm_broker.pid)
+    } - {calm_broker.port}
     assert len(ports) == 1
     reader, writer = await asyncio.open_connection("127.0.0.1", ports.pop())
     await reader.readline()
@@ -136,17 +136,17 @@ def _inodes(pid: int) -> set[str]:
     return found
 
 
-async def test_300_kilobytes_reach_the_daemon(embedded_broker: RunningBroker) -> None:
+async def test_300_kilobytes_reach_the_daemon(calm_broker: RunningBroker) -> None:
     async with (
-        embedded_broker.bus("daemon", ["t"]) as daemon,
-        embedded_broker.bus("person", as_daemon=False) as person,
+        calm_broker.bus("daemon", ["t"]) as daemon,
+        calm_broker.bus("person", as_daemon=False) as person,
     ):
         await person.publish("t", b"a" * 300_000)
         assert len((await take(daemon, 1))[0].payload) == 300_000
 
 
-async def test_its_files_are_private(embedded_broker: RunningBroker) -> None:
-    folder = embedded_broker.directory / "broker"
+async def test_its_files_are_private(calm_broker: RunningBroker) -> None:
+    folder = calm_broker.directory / "broker"
     for name in ("nats.conf", "credential.json"):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
     credential = load_credential(folder)
@@ -184,11 +184,11 @@ async def test_a_taken_port_is_an_error_that_says_how_to_choose_another(tmp_path
 
 
 async def test_two_brokers_never_share_a_folder(
-    embedded_broker: RunningBroker,
+    calm_broker: RunningBroker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(broker_module, "_LEAVING", 0.1)
-    second = EmbeddedBroker(BrokerOptions(embedded_broker.directory / "broker", port=free_port()), Topics())
+    second = EmbeddedBroker(BrokerOptions(calm_broker.directory / "broker", port=free_port()), Topics())
     with pytest.raises(BrokerError, match=f"in use by process {os.getpid()}"):
         await second.start()
 

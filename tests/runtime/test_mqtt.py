@@ -72,8 +72,8 @@ async def hurried(bus: MqttBus) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_what_is_published_arrives_in_order(any_broker: RunningBroker) -> None:
-    async with any_broker.bus("receiver", ["t/#"]) as receiver, any_broker.bus("sender") as sender:
+async def test_what_is_published_arrives_in_order(any_calm_broker: RunningBroker) -> None:
+    async with any_calm_broker.bus("receiver", ["t/#"]) as receiver, any_calm_broker.bus("sender") as sender:
         sent = [f"{number}".encode() for number in range(500)]
         confirmations = [await sender.publish_soon("t/BRK.B/x", payload) for payload in sent]
         received = await take(receiver, len(sent))
@@ -101,22 +101,22 @@ async def test_only_what_was_not_acknowledged_comes_again(any_broker: RunningBro
     assert all(incoming.packet_id == packets[incoming.payload] for incoming in again)
 
 
-async def test_messages_for_an_absent_client_wait_for_it(any_broker: RunningBroker) -> None:
-    async with any_broker.bus("receiver", ["t"]):
+async def test_messages_for_an_absent_client_wait_for_it(any_calm_broker: RunningBroker) -> None:
+    async with any_calm_broker.bus("receiver", ["t"]):
         pass
-    async with any_broker.bus("sender") as sender:
+    async with any_calm_broker.bus("sender") as sender:
         await sender.publish("t", b"while away")
-    async with any_broker.bus("receiver", ["t"]) as receiver:
+    async with any_calm_broker.bus("receiver", ["t"]) as receiver:
         assert [incoming.payload for incoming in await take(receiver, 1)] == [b"while away"]
 
 
 async def test_a_retained_copy_carries_the_flag_and_a_live_message_does_not(
-    any_broker: RunningBroker,
+    any_calm_broker: RunningBroker,
 ) -> None:
-    async with any_broker.bus("live", ["t"]) as live, any_broker.bus("sender") as sender:
+    async with any_calm_broker.bus("live", ["t"]) as live, any_calm_broker.bus("sender") as sender:
         await sender.publish("t", b"kept", retain=True)
         assert [incoming.retain for incoming in await take(live, 1)] == [False]
-        async with any_broker.bus("later", ["t"]) as later:
+        async with any_calm_broker.bus("later", ["t"]) as later:
             assert [incoming.retain for incoming in await take(later, 1)] == [True]
 
 
@@ -154,22 +154,22 @@ async def test_state_and_queues_survive_a_kill_of_the_broker_and_the_bus_returns
 
 
 async def test_publishing_without_a_broker_fails_in_time_and_works_again_after(
-    any_broker: RunningBroker,
+    any_calm_broker: RunningBroker,
 ) -> None:
-    async with any_broker.bus("sender", publish_timeout=0.3) as sender:
-        await any_broker.stop()
+    async with any_calm_broker.bus("sender", publish_timeout=0.3) as sender:
+        await any_calm_broker.stop()
         with pytest.raises(BusUnavailable):
             await sender.publish("t", b"1")
         with pytest.raises(BusUnavailable):
             await sender.publish("t", b"1")
-        await any_broker.start()
+        await any_calm_broker.start()
         await confirmed(sender, b"1")
 
 
-async def test_the_last_will_says_offline_and_the_reconnect_online(any_broker: RunningBroker) -> None:
-    async with any_broker.bus("watcher", [PRESENCE.topic]) as watcher:
+async def test_the_last_will_says_offline_and_the_reconnect_online(any_calm_broker: RunningBroker) -> None:
+    async with any_calm_broker.bus("watcher", [PRESENCE.topic]) as watcher:
         # Nothing brings the will of one connection and the word of the next into an order, so the next one waits.
-        async with any_broker.bus(
+        async with any_calm_broker.bus(
             "daemon", presence=[PRESENCE], backoff_initial=600.0, backoff_maximum=600.0
         ) as daemon:
             assert [incoming.payload for incoming in await take(watcher, 1)] == [b"online"]
@@ -184,19 +184,19 @@ async def test_the_last_will_says_offline_and_the_reconnect_online(any_broker: R
         assert [incoming.payload for incoming in await take(watcher, 1)] == [b"offline"]
 
 
-async def test_the_session_keeps_its_name_over_a_restart(any_broker: RunningBroker, tmp_path: Path) -> None:
+async def test_the_session_keeps_its_name_over_a_restart(any_calm_broker: RunningBroker, tmp_path: Path) -> None:
     file = tmp_path / "session"
     names: list[str] = []
     for _ in range(2):
-        async with any_broker.bus("receiver", ["t"], session_file=file) as receiver:
+        async with any_calm_broker.bus("receiver", ["t"], session_file=file) as receiver:
             names.append(receiver.session)
     assert names[0] == names[1]
-    async with any_broker.bus("receiver-b", ["t"], session_file=file) as receiver:
+    async with any_calm_broker.bus("receiver-b", ["t"], session_file=file) as receiver:
         assert receiver.session.split("/")[1] != names[0].split("/")[1]  # a session the broker did not know
 
 
-async def test_nagle_is_off(any_broker: RunningBroker) -> None:
-    async with any_broker.bus("sender") as sender:
+async def test_nagle_is_off(any_calm_broker: RunningBroker) -> None:
+    async with any_calm_broker.bus("sender") as sender:
         connection = sender._connection
         assert connection is not None
         raw = connection._client.socket()
@@ -217,22 +217,22 @@ async def test_failed_connections_leave_no_descriptors_open() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["$SYS/#", "$JS/#", "$MQTT/#"])
-async def test_a_refused_subscription_is_an_error(embedded_broker: RunningBroker, pattern: str) -> None:
-    bus = MqttBus(embedded_broker.options("nosy", as_daemon=False), ["t", pattern])
+async def test_a_refused_subscription_is_an_error(calm_broker: RunningBroker, pattern: str) -> None:
+    bus = MqttBus(calm_broker.options("nosy", as_daemon=False), ["t", pattern])
     await refused(bus, "refused the subscription")
 
 
-async def test_a_bus_told_to_hurry_connects_before_its_pause_is_over(any_broker: RunningBroker) -> None:
-    async with any_broker.bus("sender", backoff_initial=600.0, backoff_maximum=600.0) as sender:
+async def test_a_bus_told_to_hurry_connects_before_its_pause_is_over(any_calm_broker: RunningBroker) -> None:
+    async with any_calm_broker.bus("sender", backoff_initial=600.0, backoff_maximum=600.0) as sender:
         lost = asyncio.Event()
         sender.on_disconnected(lambda _reason: lost.set())
-        await any_broker.kill_and_return()
+        await any_calm_broker.kill_and_return()
         await asyncio.wait_for(lost.wait(), PATIENCE)
         await hurried(sender)
 
 
-async def test_a_cancelled_receive_loses_nothing(any_broker: RunningBroker) -> None:
-    async with any_broker.bus("receiver", ["t"]) as receiver, any_broker.bus("sender") as sender:
+async def test_a_cancelled_receive_loses_nothing(any_calm_broker: RunningBroker) -> None:
+    async with any_calm_broker.bus("receiver", ["t"]) as receiver, any_calm_broker.bus("sender") as sender:
         for _ in range(5):
             with pytest.raises(TimeoutError):
                 await take(receiver, 1, within=0.01)

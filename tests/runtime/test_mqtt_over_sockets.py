@@ -53,17 +53,21 @@ def paused(broker: RunningBroker) -> Iterator[None]:
 
 
 async def test_ten_thousand_messages_in_both_directions_are_complete_and_in_order(
-    any_broker: RunningBroker,
+    any_calm_broker: RunningBroker,
 ) -> None:
     # Mosquitto sends 20 at a time and no more, and would make the test long.
-    count = 10_000 if any_broker.kind == "embedded" else 500
+    count = 10_000 if any_calm_broker.kind == "embedded" else 500
     sent = [f"{number}".encode() for number in range(count)]
 
     async def send(bus: MqttBus, topic: str) -> None:
         confirmations = [await bus.publish_soon(topic, payload) for payload in sent]
         await asyncio.gather(*confirmations)
 
-    async with any_broker.bus("a", ["to-a"]) as a, any_broker.bus("b", ["to-b"]) as b, asyncio.timeout(4 * PATIENCE):
+    async with (
+        any_calm_broker.bus("a", ["to-a"]) as a,
+        any_calm_broker.bus("b", ["to-b"]) as b,
+        asyncio.timeout(4 * PATIENCE),
+    ):
         _, _, at_a, at_b = await asyncio.gather(
             send(a, "to-b"), send(b, "to-a"), receive(a, count), receive(b, count)
         )
@@ -71,15 +75,15 @@ async def test_ten_thousand_messages_in_both_directions_are_complete_and_in_orde
     assert at_b == sent
 
 
-async def test_a_broker_that_reads_slowly_loses_nothing(any_broker: RunningBroker) -> None:
+async def test_a_broker_that_reads_slowly_loses_nothing(any_calm_broker: RunningBroker) -> None:
     sent = [bytes((number,)) * 150_000 for number in range(120)]
     async with (
-        any_broker.bus("receiver", ["t"]) as receiver,
-        any_broker.bus("sender") as sender,
+        any_calm_broker.bus("receiver", ["t"]) as receiver,
+        any_calm_broker.bus("sender") as sender,
     ):
         sock = socket_of(sender)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE)
-        with paused(any_broker):
+        with paused(any_calm_broker):
             confirmations = [await sender.publish_soon("t", payload) for payload in sent]
             await asyncio.sleep(0.2)
             assert 0 < sock.unsent <= PIECE + 150_100
@@ -93,16 +97,16 @@ async def test_a_broker_that_reads_slowly_loses_nothing(any_broker: RunningBroke
 
 
 async def test_a_killed_broker_fails_what_was_buffered_and_the_bus_returns(
-    any_broker: RunningBroker,
+    any_calm_broker: RunningBroker,
 ) -> None:
     losses: list[str] = []
-    async with any_broker.bus("sender") as sender:
+    async with any_calm_broker.bus("sender") as sender:
         sender.on_disconnected(losses.append)
-        os.kill(any_broker.pid, signal.SIGSTOP)
+        os.kill(any_calm_broker.pid, signal.SIGSTOP)
         confirmations = [await sender.publish_soon("t", b"x" * 150_000) for _ in range(100)]
         await asyncio.sleep(0.05)
         assert socket_of(sender).unsent > 0
-        await any_broker.kill_and_return()
+        await any_calm_broker.kill_and_return()
         async with asyncio.timeout(PATIENCE / 2):  # not by the timeout of each
             found = await asyncio.gather(*confirmations, return_exceptions=True)
         assert all(isinstance(error, BusUnavailable) for error in found)
@@ -111,9 +115,9 @@ async def test_a_killed_broker_fails_what_was_buffered_and_the_bus_returns(
         assert len(losses) == 1
 
 
-async def test_a_failing_flush_is_a_lost_connection_once(any_broker: RunningBroker) -> None:
+async def test_a_failing_flush_is_a_lost_connection_once(any_calm_broker: RunningBroker) -> None:
     losses: list[str] = []
-    async with any_broker.bus("sender") as sender:
+    async with any_calm_broker.bus("sender") as sender:
         sender.on_disconnected(losses.append)
         socket_of(sender).shutdown(socket.SHUT_WR)
         with pytest.raises(BusUnavailable):
@@ -124,14 +128,14 @@ async def test_a_failing_flush_is_a_lost_connection_once(any_broker: RunningBrok
 
 
 async def test_a_clean_stop_sends_all_before_its_goodbye(
-    any_broker: RunningBroker,
+    any_calm_broker: RunningBroker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(mqtt, "_GOODBYE", PATIENCE)  # how much a busy broker takes in two seconds is not the question
     presence = Presence("x/status", b"online", b"offline")
     # One subscription, because NATS keeps no order between two.
-    async with any_broker.bus("watcher", ["x/#"]) as watcher:
-        async with any_broker.bus("daemon", presence=[presence]) as daemon:
+    async with any_calm_broker.bus("watcher", ["x/#"]) as watcher:
+        async with any_calm_broker.bus("daemon", presence=[presence]) as daemon:
             assert await receive(watcher, 1) == [b"online"]
             socket_of(daemon).setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE)
             last = [await daemon.publish_soon("x/t", b"x" * 100_000) for _ in range(20)]
@@ -150,7 +154,7 @@ def wait_for_bytes(sock: BufferedSocket, count: int) -> None:
     assert readable
 
 
-async def test_few_system_calls_for_many_packets(embedded_broker: RunningBroker) -> None:
+async def test_few_system_calls_for_many_packets(calm_broker: RunningBroker) -> None:
     """The reason for all this; also fails when the library does not use the buffered socket any more."""
     calls = {"fill": 0, "flush": 0, "recv": 0, "send": 0}
     count = 60  # the broker sends 64 before it waits for an acknowledgement
@@ -164,11 +168,11 @@ async def test_few_system_calls_for_many_packets(embedded_broker: RunningBroker)
 
         setattr(sock, name, call)
 
-    async with embedded_broker.bus("echo", ["t"]) as bus:
+    async with calm_broker.bus("echo", ["t"]) as bus:
         sock = socket_of(bus)
         for name in calls:
             counted(sock, name)
-        with paused(embedded_broker):
+        with paused(calm_broker):
             confirmations = [asyncio.create_task(bus.publish("t", b"x")) for _ in range(count)]
             while calls["send"] < count or sock.unsent:
                 await asyncio.sleep(0)
