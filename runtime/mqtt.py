@@ -13,6 +13,7 @@ What identifies a redelivery (measured, NATS 2.15.1 and Mosquitto 2.0.11; `sessi
   message, and a DUP in a new session can only be told by its body.
 - NATS redelivers every `ack_wait` on the LIVE connection as well (same packet id, DUP), while the first copy
   is still being worked on: such copies are dropped here.
+- A copy that crosses its acknowledgement comes with DUP under a new packet id (NATS, once `ack_wait` is over).
 - Order within what is redelivered is kept after a broker's kill; between old and new messages it is not.
 """
 

@@ -210,7 +210,7 @@ async def embedded_broker(tmp_path: Path) -> AsyncIterator[RunningBroker]:
 async def any_calm_broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RunningBroker]:
     """As `any_broker`, but nothing is sent twice because somebody was slow to acknowledge it.
 
-    NATS numbers a copy anew, and sends it without DUP, when the acknowledgement was on its way.
+    NATS numbers a copy anew when the acknowledgement was on its way, so that it cannot be told from another message.
     """
     async with running_broker(request.param, tmp_path, ack_wait=PATIENCE) as broker:
         yield broker
