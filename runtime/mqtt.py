@@ -1,7 +1,8 @@
 """The bus over MQTT 3.1.1: a session that outlives connections and processes.
 
 What identifies a redelivery (measured, NATS 2.15.1 and Mosquitto 2.0.11; `session` and `packet_id` of Incoming)
-- A first delivery never has DUP; a redelivery always has it, on both, over kills of the subscriber.
+- A redelivery always has DUP, on both, over kills of the subscriber. A first delivery does not have it, unless it
+  waited in NATS for longer than `ack_wait`.
 - A kill -9 of the BROKER under load can make NATS forget what it had delivered in its last moments: up to
   max_ack_pending messages come again WITHOUT the flag. Nothing tells them from new ones, so that a request
   without an id can then be done twice; who must not trade twice gives a request_id. It is rare when the daemon
@@ -13,7 +14,8 @@ What identifies a redelivery (measured, NATS 2.15.1 and Mosquitto 2.0.11; `sessi
   message, and a DUP in a new session can only be told by its body.
 - NATS redelivers every `ack_wait` on the LIVE connection as well (same packet id, DUP), while the first copy
   is still being worked on: such copies are dropped here.
-- A copy that crosses its acknowledgement comes with DUP under a new packet id (NATS, once `ack_wait` is over).
+- A copy that crosses its acknowledgement comes with DUP under a new packet id (NATS, once `ack_wait` is over): see
+  `runtime.copies`; such copies are dropped here too.
 - Order within what is redelivered is kept after a broker's kill; between old and new messages it is not.
 """
 
@@ -36,6 +38,7 @@ from runtime.bus import (
     SubscriptionRefused,
     settle,
 )
+from runtime.copies import Deliveries
 from runtime.files import write_whole
 from runtime.mqtt_connection import FAILURES, Connection, MqttOptions, Presence, Received
 
@@ -74,6 +77,9 @@ class MqttBus:
         self._session_name = self._stored_session() or self._new_session()
         self._connection_session = ""
         self._unacknowledged: set[int] = set()
+        self._deliveries = Deliveries()
+        self.copies_dropped = 0
+        """How often the broker sent a copy of what had been acknowledged meanwhile."""
         self.last_error: str | None = None
 
     # ---- connection ----------------------------------------------------------------------------------
@@ -157,6 +163,7 @@ class MqttBus:
             connection = Connection(self._options, will, self._received)
             self._connection = connection
             self._unacknowledged = set()
+            self._deliveries = Deliveries()
             # Messages of a session that was there may come with the CONNACK; of a new one, after SUBSCRIBE.
             self._connection_session = self.session
             await connection.__aenter__()
@@ -273,9 +280,14 @@ class MqttBus:
             return
 
         unacknowledged = self._unacknowledged
+        payload = bytes(message.payload)
         if message.qos:
             if message.dup and message.mid in unacknowledged:
                 return  # the first copy is still being worked on and will be acknowledged
+            if self._deliveries.is_copy(message.mid, topic, payload, dup=message.dup, unacknowledged=unacknowledged):
+                self.copies_dropped += 1
+                connection.acknowledge(message.mid)
+                return
             unacknowledged.add(message.mid)
 
         def acknowledge(incoming: Incoming) -> None:
@@ -286,7 +298,7 @@ class MqttBus:
         self._mailbox.put(
             Incoming(
                 topic,
-                bytes(message.payload),
+                payload,
                 retain=message.retain,
                 dup=message.dup,
                 qos=message.qos,

@@ -1,14 +1,16 @@
 """What identifies a redelivered message: measured on both brokers, relied on by the inbox (see runtime.mqtt)."""
 
 import asyncio
+import hashlib
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
 from runtime.bus import BusUnavailable, Incoming
-from tests.integration.brokers import PATIENCE, RunningBroker
+from tests.integration.brokers import EMBEDDED, PATIENCE, RunningBroker, running_broker
 from tests.runtime.test_mqtt import take
 
 RECEIVER = """
@@ -102,6 +104,29 @@ async def test_a_live_redelivery_of_work_in_progress_is_dropped(embedded_broker:
         slow.ack()
         await sender.publish("t", b"next")
         assert _named(await take(receiver, 1)) == [(b"next", 2, False)]
+
+
+async def test_a_copy_that_crosses_its_acknowledgement_is_not_taken_for_another_message(tmp_path: Path) -> None:
+    """NATS sends it under a packet id of its own. If none is ever dropped, NATS has changed (see runtime.copies)."""
+    async with running_broker(EMBEDDED, tmp_path, ack_wait=0.02) as broker:
+        for attempt in range(20):
+            async with broker.bus(f"receiver{attempt}", ["t"]) as receiver, broker.bus("sender") as sender:
+                texts = [b"%d" % number for number in range(1_000)]
+                sent = [await sender.publish_soon("t", text) for text in texts]
+                packet_ids: dict[bytes, set[int | None]] = {}
+                async with asyncio.timeout(PATIENCE):
+                    async for incoming in receiver.messages():
+                        if incoming.payload not in packet_ids and len(packet_ids) % 50 == 0:
+                            hashlib.pbkdf2_hmac("sha256", b"busy for about ack_wait", b"", 40_000)
+                        packet_ids.setdefault(incoming.payload, set()).add(incoming.packet_id)
+                        incoming.ack()
+                        if len(packet_ids) == len(texts):
+                            break
+                await asyncio.gather(*sent)
+                assert {len(found) for found in packet_ids.values()} == {1}
+                if receiver.copies_dropped:
+                    return
+    raise AssertionError("no copy crossed its acknowledgement")
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.long)])

@@ -19,6 +19,8 @@ from tests.simulation.loop import OUTSIDE, SimLoop
 
 _QUICK, _SLOW = (0.0005, 0.02), (0.05, 2.0)
 """Seconds that a packet takes."""
+_CROSSED = 0.1
+"""Share of acknowledgements that cross a copy of their message, in a storm and after it."""
 WINDOW = 20
 """Unacknowledged messages on their way to one client."""
 
@@ -72,6 +74,7 @@ class Broker:
         self.copies: Counter[bytes] = Counter()
         """How many deliveries were made of what was published once, by payload."""
         self._connections: list[Connection] = []
+        self._crossings = random.Random(dice.getstate()[1][0])  # of its own: whom else it would ask falls as before
         self._names = 0
         self._snapshot: tuple[list[tuple[str, str, tuple[str, ...], list[Queued]]], dict[str, bytes]] = ([], {})
         self.on_publish: Callable[[str, bytes, bool], None] = lambda topic, payload, retain: None
@@ -173,18 +176,32 @@ class Broker:
         session = self.sessions.get(connection.client_id)
         if session is not None and session.connection is connection:
             forgotten = session.in_flight.pop(packet, None)
+            if forgotten is not None and self._crossings.random() < _CROSSED:
+                self._cross(session, forgotten)
             self._pump(session)
             if forgotten is not None:
                 self.on_acknowledged(forgotten)
+
+    def _cross(self, session: Session, message: Queued) -> None:
+        """A copy was on its way before the acknowledgement came, under a packet id of its own: see runtime.copies."""
+        connection = session.connection
+        assert connection is not None
+        copy = Queued(message.topic, message.payload, message.retain, dup=True)
+        self.stats["copies that crossed"] += 1
+        self.send(connection, "down", connection.on_message, self._next_packet(session), copy, session.name)
+
+    def _next_packet(self, session: Session) -> int:
+        packet = session.next_packet
+        while packet in session.in_flight:
+            packet = packet % 65_535 + 1
+        session.next_packet = packet % 65_535 + 1
+        return packet
 
     def _pump(self, session: Session) -> None:
         connection = session.connection
         while session.queue and connection is not None and connection.alive and len(session.in_flight) < WINDOW:
             message = session.queue.popleft()
-            while session.next_packet in session.in_flight:
-                session.next_packet = session.next_packet % 65_535 + 1
-            self._deliver(session, session.next_packet, message)
-            session.next_packet = session.next_packet % 65_535 + 1
+            self._deliver(session, self._next_packet(session), message)
 
     def _deliver(self, session: Session, packet: int, message: Queued) -> None:
         assert session.connection is not None

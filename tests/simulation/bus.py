@@ -13,6 +13,7 @@ from runtime.bus import (
     Mailbox,
     settle,
 )
+from runtime.copies import Deliveries
 from tests.simulation.broker import Broker, Connection, Queued
 
 CONNECT_SECONDS = 5.0
@@ -34,6 +35,8 @@ class SimBus:
         self._on_disconnected: list[DisconnectedCallback] = []
         self._task: asyncio.Task[None] | None = None
         self._packet = 0
+        self._deliveries = Deliveries()
+        self._unacknowledged: set[int] = set()
 
     @property
     def is_connected(self) -> bool:
@@ -117,6 +120,7 @@ class SimBus:
                 continue
             connection = self._connection = Connection(self._broker, self.client_id, self._subscriptions)
             connection.deliver = self._take
+            self._deliveries, self._unacknowledged = Deliveries(), set()
             self._broker.open(connection)
             await asyncio.wait(
                 (connection.connected, connection.closed),
@@ -147,8 +151,13 @@ class SimBus:
     def _take(self, packet: int, message: Queued, session: str) -> None:
         connection = self._connection
         assert connection is not None
+        working = self._unacknowledged
+        if self._deliveries.is_copy(packet, message.topic, message.payload, dup=message.dup, unacknowledged=working):
+            return  # as runtime.mqtt does
+        working.add(packet)
 
         def acknowledge(_incoming: Incoming) -> None:
+            working.discard(packet)
             if connection.alive:
                 self._broker.send(connection, "up", self._broker.acknowledge, connection, packet)
 

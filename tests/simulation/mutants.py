@@ -37,6 +37,7 @@ from portfolio.books import SymbolBook
 from portfolio.service import PortfolioService
 from portfolio.storage import BooksStorage
 from portfolio.valuation import Marks
+from runtime.copies import Deliveries
 from runtime.intake import Intake
 from runtime.publisher import Publisher
 from runtime.voice import Voice
@@ -363,6 +364,7 @@ def _both(*mutants: Mutant) -> Mutant:
 MUTANTS: dict[str, Mutant] = {
     "no-inbox": _replace(orders, "recall", _nothing),
     "inbox-forgets": _half_answers,
+    "copy-taken-for-new": _replace(Deliveries, "is_copy", lambda *_, **__: False),
     "answer-before-commit": _replace(SimWriter, "_work", _answers_first),
     "failed-commit-hidden": _failures_hidden,
     "no-lease": _replace(leases, "take", _no_lease),
