@@ -155,7 +155,7 @@ class Daemon:
         """Open the books, take the roles in them, start the services."""
         settings = self._settings
         url, timeout = settings.resolved_database_url, settings.writer.busy_timeout_ms
-        self._upgrade_books()
+        await self._upgrade_books()
         engine = open_database(url, busy_timeout_ms=timeout)
         stack.callback(engine.dispose)
         with engine.connect() as connection, connection.begin():
@@ -201,13 +201,26 @@ class Daemon:
         finally:
             asked.cancel()
 
-    def _upgrade_books(self) -> None:
-        """Bring older books to our schema, as `fillbook db upgrade` does: backed up, proven before and after."""
+    async def _upgrade_books(self) -> None:
+        """Bring older books to our schema, as `fillbook db upgrade` does: backed up, proven before and after.
+
+        Long books take minutes; a stop ends it and is not held up.
+        """
         file = sqlite_path(self._settings.resolved_database_url)
         assert file is not None, "only SQLite addresses pass the settings"
-        if schema.current(file) in (None, SCHEMA_REVISION):
+        found = schema.current(file)
+        if found in (None, SCHEMA_REVISION):
             return
-        change = schema.upgrade(file, backups.folder_of(self._settings.data_dir), WallClock().now())
+        log.info("upgrading the schema, which proves the books before and after", before=found, after=SCHEMA_REVISION)
+        folder, now = backups.folder_of(self._settings.data_dir), WallClock().now()
+        work = asyncio.to_thread(schema.upgrade, file, folder, now, stopped=self._stopping.is_set)
+        upgrading = asyncio.create_task(work)
+        try:
+            change = await asyncio.shield(upgrading)
+        except asyncio.CancelledError:
+            await asyncio.wait((upgrading,))  # the books are nobody else's before it has let go of them
+            log.warning("the upgrade was stopped", reason=str(upgrading.exception() or "it was over"))
+            raise
         log.info("schema upgraded", before=change.before, after=change.after, backup=str(change.backup))
 
     def _make_reloader(self, operations: Operations) -> Reloader:

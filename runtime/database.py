@@ -81,6 +81,21 @@ def writer_engine(url: str, *, busy_timeout_ms: int = 5000, synchronous: str = "
     return engine
 
 
+_STEPS_BETWEEN_LOOKS = 10_000
+"""Instructions of SQLite's machine: some tenths of a millisecond."""
+
+
+def interrupt_when(engine: Engine, stopped: Callable[[], bool]) -> None:
+    """Let whatever the engine's connections do fail, and be undone, once `stopped` says so; for long work.
+
+    It is asked from the thread that works.
+    """
+
+    @event.listens_for(engine, "connect")
+    def _ask(connection: Any, _record: Any) -> None:
+        connection.set_progress_handler(stopped, _STEPS_BETWEEN_LOOKS)
+
+
 def reader_engine(url: str, *, busy_timeout_ms: int = 5000, connections: int = 2) -> Engine:
     """The engine of readers: each read is one transaction, so that a report sees one state."""
     engine = create_engine(url, connect_args={"check_same_thread": False}, pool_size=connections)

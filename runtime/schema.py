@@ -42,9 +42,14 @@ def current(file: Path) -> str | None:
         engine.dispose()
 
 
-def upgrade(file: Path, folder: Path, now: datetime, *, backup: bool = True) -> Change:
-    """Bring books to the newest schema. Raises NotProven, BackupFailed, DatabaseTooNew, Unreachable."""
-    return _change(file, folder, now, database.upgrade, SCHEMA_REVISION, backup=backup)
+def upgrade(
+    file: Path, folder: Path, now: datetime, *, backup: bool = True, stopped: Callable[[], bool] = lambda: False
+) -> Change:
+    """Bring books to the newest schema. Raises NotProven, BackupFailed, DatabaseTooNew, Unreachable.
+
+    Once `stopped` says so it ends with Unreachable; the books are as before, or changed but not yet proven.
+    """
+    return _change(file, folder, now, database.upgrade, SCHEMA_REVISION, backup=backup, stopped=stopped)
 
 
 def downgrade(file: Path, folder: Path, now: datetime, target: str, *, backup: bool = True) -> Change:
@@ -53,13 +58,21 @@ def downgrade(file: Path, folder: Path, now: datetime, target: str, *, backup: b
 
 
 def _change(
-    file: Path, folder: Path, now: datetime, work: Callable[[Engine], object], target: str, *, backup: bool
+    file: Path,
+    folder: Path,
+    now: datetime,
+    work: Callable[[Engine], object],
+    target: str,
+    *,
+    backup: bool,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Change:
     before = current(file)
     if before == target:
         return Change(before, before, None)
     file.parent.mkdir(parents=True, exist_ok=True)
     engine = database.writer_engine(database.sqlite_url(file))
+    database.interrupt_when(engine, stopped)
     copy: Path | None = None
     try:
         holds_trades = database.read(engine, database.holds_trades)
