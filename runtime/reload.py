@@ -84,7 +84,7 @@ class Reloader:
     async def _look(self) -> None:
         try:
             if self._settings is not None:
-                self._settings.look()
+                await self._settings.look_when_still(lambda: asyncio.sleep(self._chosen.reload_settle_ms / 1000))
             if self._bots is not None:
                 await self._bots.look()
         except LeaseLost:

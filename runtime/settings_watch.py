@@ -1,6 +1,6 @@
 """The settings file while the daemon runs: nothing of it is applied, but a person learns what a restart would do."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import structlog
@@ -36,6 +36,17 @@ class SettingsWatch:
             return None if file is None else file.read_bytes()
         except OSError:
             return b""
+
+    async def look_when_still(self, pause: Callable[[], Awaitable[None]]) -> None:
+        """Say what changed, once the file has been the same before and after a `pause`: editors write in pieces."""
+        seen = self._read()
+        while seen != self._text:
+            await pause()
+            now = self._read()
+            if now == seen:
+                self.look()
+                return
+            seen = now
 
     def look(self) -> None:
         """Say what changed since the last look."""

@@ -36,6 +36,22 @@ def test_a_changed_setting_says_old_and_new_and_that_it_needs_a_restart(tmp_path
     assert len(published) == 1  # the same changes, written otherwise
 
 
+async def test_a_settings_file_that_is_being_written_is_looked_at_once_it_stands_still(tmp_path: Path) -> None:
+    file, watch, published = watched(tmp_path, "[paper]\ntaker_fee_bps = 10\n")
+    pieces = ["[paper]\ntaker_fee_b", "[paper]\ntaker_fee_bps = 12\n"]
+    file.write_text("")
+
+    async def pause() -> None:
+        if pieces:
+            file.write_text(pieces.pop(0))
+
+    await watch.look_when_still(pause)
+    (alert,) = published
+    assert alert.about["changes"] == "paper.taker_fee_bps: 10 -> 12"
+    await watch.look_when_still(pause)
+    assert len(published) == 1
+
+
 def test_an_invalid_settings_file_is_told_with_its_faults(tmp_path: Path) -> None:
     file, watch, published = watched(tmp_path, "[paper]\ntaker_fee_bps = 10\n")
     file.write_text("[paper]\ntaker_fee_bps = -1\ntypo = 1\n")
