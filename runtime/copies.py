@@ -12,6 +12,9 @@ from collections.abc import Container
 _REMEMBERED = 10_000
 """Deliveries of a connection. A copy comes within seconds of its message; packet ids start anew at 65,535."""
 
+_EQUAL = 100
+"""Deliveries of the same words that are told apart: some that are being worked on, and the last that were."""
+
 _PACKET_IDS = 65_535
 
 
@@ -24,7 +27,7 @@ class Deliveries:
     """
 
     def __init__(self) -> None:
-        self._packet_ids: dict[bytes, int] = {}
+        self._packet_ids: dict[bytes, tuple[int, ...]] = {}
         self._given: int | None = None
         """A packet id that was given on this connection: of its first message without DUP, until that is long ago."""
 
@@ -36,11 +39,11 @@ class Deliveries:
         `unacknowledged`: packet ids of messages that are still being worked on; a copy of those has the same id.
         """
         name = hashlib.blake2b(topic.encode() + b"\0" + payload, digest_size=16).digest()
-        before = self._packet_ids.pop(name, None)
+        before = self._packet_ids.pop(name, ())
         if not dup:
             self._move_on(packet_id)
-        copy = dup and before is not None and before not in unacknowledged and self._is_again(packet_id, before)
-        self._packet_ids[name] = before if copy and before is not None else packet_id  # the newest are at the end
+        copy = dup and any(one not in unacknowledged and self._is_again(packet_id, one) for one in before)
+        self._packet_ids[name] = before if copy else (*before[-_EQUAL:], packet_id)  # the newest are at the end
         if len(self._packet_ids) > _REMEMBERED:
             del self._packet_ids[next(iter(self._packet_ids))]
         return copy

@@ -176,7 +176,7 @@ class Broker:
         session = self.sessions.get(connection.client_id)
         if session is not None and session.connection is connection:
             forgotten = session.in_flight.pop(packet, None)
-            if forgotten is not None and self._crossings.random() < _CROSSED:
+            if forgotten is not None and connection.had_a_new_one and self._crossings.random() < _CROSSED:
                 self._cross(session, forgotten)
             self._pump(session)
             if forgotten is not None:
@@ -206,6 +206,7 @@ class Broker:
     def _deliver(self, session: Session, packet: int, message: Queued) -> None:
         assert session.connection is not None
         session.in_flight[packet] = message
+        session.connection.had_a_new_one |= not message.dup
         self.stats["delivered"] += 1
         self.stats["delivered again"] += message.dup
         self.send(session.connection, "down", session.connection.on_message, packet, message, session.name)
@@ -219,6 +220,8 @@ class Connection:
         self.client_id = client_id
         self.subscriptions = subscriptions
         self.alive = True
+        self.had_a_new_one = False
+        """Whether it delivered a message for the first time: before that nobody can tell copies (docs/adr/0007)."""
         self.last = {"up": 0.0, "down": 0.0}
         loop = asyncio.get_running_loop()
         self.connected: asyncio.Future[tuple[str, bool]] = loop.create_future()
