@@ -424,6 +424,10 @@ MASKED: dict[str, str] = {
         "rare, not masked: a process must die between two commits of one moment, the first with a snapshot; found at"
         " seed 733 of worlds that were a little larger"
     ),
+    "live-cancel-forgotten-at-restart": (
+        "rare, not masked: a process must die between the answer to a cancel and the end of the order; found at seed"
+        " 1246; tests/execution/live/test_restart.py lets one die there"
+    ),
     "live-sent-at-any-time": (
         "rare, not masked: a process must sleep for longer than the grace between the commit of an order and its"
         " sending, while another takes over and gives the order up; tests/execution/live/ lets one sleep"
