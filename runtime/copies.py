@@ -10,7 +10,10 @@ import hashlib
 from collections.abc import Container
 
 _REMEMBERED = 10_000
-"""Deliveries of a connection. A copy comes within seconds of its message; packet ids start anew at 65,535."""
+"""Deliveries of a connection; packet ids start anew at 65,535."""
+
+_SECONDS = 60.0
+"""For so long an equal message may be a copy; later it is somebody who wants the same again."""
 
 _EQUAL = 100
 """Deliveries of the same words that are told apart: some that are being worked on, and the last that were."""
@@ -27,23 +30,27 @@ class Deliveries:
     """
 
     def __init__(self) -> None:
-        self._packet_ids: dict[bytes, tuple[int, ...]] = {}
+        self._packet_ids: dict[bytes, tuple[tuple[int, float], ...]] = {}
+        """By digest of topic and payload: packet ids, each with when it came."""
         self._given: int | None = None
         """A packet id that was given on this connection: of its first message without DUP, until that is long ago."""
 
     def is_copy(
-        self, packet_id: int, topic: str, payload: bytes, *, dup: bool, unacknowledged: Container[int]
+        self, packet_id: int, topic: str, payload: bytes, *, dup: bool, unacknowledged: Container[int], now: float
     ) -> bool:
         """Whether what came now is a copy of a message that was acknowledged on this connection; else notes it.
 
         `unacknowledged`: packet ids of messages that are still being worked on; a copy of those has the same id.
+        `now`: seconds of a clock that does not jump.
         """
         name = hashlib.blake2b(topic.encode() + b"\0" + payload, digest_size=16).digest()
-        before = self._packet_ids.pop(name, ())
+        before = tuple(each for each in self._packet_ids.pop(name, ()) if now - each[1] <= _SECONDS)
         if not dup:
             self._move_on(packet_id)
-        copy = dup and any(one not in unacknowledged and self._is_again(packet_id, one) for one in before)
-        self._packet_ids[name] = before if copy else (*before[-_EQUAL:], packet_id)  # the newest are at the end
+        copy = dup and any(one not in unacknowledged and self._is_again(packet_id, one) for one, _ in before)
+        self._packet_ids[name] = (
+            before if copy else (*before[-_EQUAL:], (packet_id, now))
+        )  # the newest are at the end
         if len(self._packet_ids) > _REMEMBERED:
             del self._packet_ids[next(iter(self._packet_ids))]
         return copy

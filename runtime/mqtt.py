@@ -284,7 +284,14 @@ class MqttBus:
         if message.qos:
             if message.dup and message.mid in unacknowledged:
                 return  # the first copy is still being worked on and will be acknowledged
-            if self._deliveries.is_copy(message.mid, topic, payload, dup=message.dup, unacknowledged=unacknowledged):
+            if self._deliveries.is_copy(
+                message.mid,
+                topic,
+                payload,
+                dup=message.dup,
+                unacknowledged=unacknowledged,
+                now=asyncio.get_running_loop().time(),
+            ):
                 self.copies_dropped += 1
                 connection.acknowledge(message.mid)
                 return

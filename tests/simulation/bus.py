@@ -152,7 +152,14 @@ class SimBus:
         connection = self._connection
         assert connection is not None
         working = self._unacknowledged
-        if self._deliveries.is_copy(packet, message.topic, message.payload, dup=message.dup, unacknowledged=working):
+        if self._deliveries.is_copy(
+            packet,
+            message.topic,
+            message.payload,
+            dup=message.dup,
+            unacknowledged=working,
+            now=asyncio.get_running_loop().time(),
+        ):
             return  # as runtime.mqtt does
         working.add(packet)
 
