@@ -134,7 +134,8 @@ async def exchange(
     try:
         while (remaining := deadline - loop.time()) > 0:
             with suppress(BusUnavailable, TimeoutError):  # it may have arrived all the same; else the next one
-                await asyncio.wait_for(bus.publish(topic, payload), remaining)
+                async with asyncio.timeout(remaining):
+                    await bus.publish(topic, payload)
             answer = await waiting.next(min(repeat, deadline - loop.time()))
             if answer is None:
                 continue

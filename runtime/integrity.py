@@ -153,7 +153,8 @@ class IntegrityKeeper:
             return
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._look_now.wait(), every_seconds)
+                async with asyncio.timeout(every_seconds):
+                    await self._look_now.wait()
             self._look_now.clear()
             try:
                 await self.prove(reader)

@@ -111,7 +111,8 @@ class MqttBus:
     async def wait_connected(self, timeout: float | None = None) -> None:
         """Return when connected; BusUnavailable after `timeout` seconds."""
         try:
-            await asyncio.wait_for(self._ready.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._ready.wait()
         except TimeoutError:
             where = f"{self._options.host}:{self._options.port}"
             raise BusUnavailable(f"no MQTT broker at {where}: {self.last_error or 'no answer'}") from None
@@ -152,7 +153,8 @@ class MqttBus:
         self._wake.clear()
         if not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._wake.wait()
 
     async def _one_connection(self) -> str:
         """Connect, serve until the connection is gone or the bus is stopped; why it ended."""

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -43,6 +44,7 @@ def undisturbed() -> Iterator[None]:
     mask, which they inherit, is not enough for this process: the signal may come to another thread that does not
     block it, and Python then raises in the main thread all the same.
     """
+    resource_tracker.ensure_running()  # the first start would begin it, and lift the mask in the middle
     came: list[int] = []
     ours = threading.current_thread() is threading.main_thread()
     raises = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler

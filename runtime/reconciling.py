@@ -68,7 +68,8 @@ class Reconciling:
             except StorageUnavailable as error:
                 log.error("what a venue says waits for the storage", venue=venue.name, error=str(error))
             with suppress(TimeoutError):
-                await asyncio.wait_for(woken.wait(), venue.times.poll)
+                async with asyncio.timeout(venue.times.poll):
+                    await woken.wait()
 
     async def _listen(self, account: str) -> None:
         """Open the stream again and again; what was missed meanwhile is fetched by the rounds."""

@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -156,6 +158,20 @@ def test_a_ctrl_c_while_the_workers_start_leaves_none_behind(monkeypatch: pytest
     assert len(started) == 2
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert not multiprocessing.active_children()
+
+
+def blocked(job: int, progress: Progress | None) -> bool:
+    """Whether the worker does not hear a Ctrl-C."""
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+
+
+def test_no_worker_hears_a_ctrl_c_not_even_the_first_that_this_process_starts() -> None:
+    program = (
+        "from runtime.parallel import run_all; from tests.runtime.test_parallel import blocked\n"
+        "if __name__ == '__main__': print(run_all(blocked, range(4), workers=2))"
+    )
+    out = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True).stdout
+    assert out == "[True, True, True, True]\n"
 
 
 def test_a_worker_that_does_not_hear_a_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

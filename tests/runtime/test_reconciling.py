@@ -101,6 +101,25 @@ async def test_a_cancel_is_sent_without_waiting_for_the_next_round(tmp_path: Pat
     books.close()
 
 
+@pytest.mark.parametrize("steps", range(6))
+async def test_a_stop_is_heard_also_in_the_moment_in_which_a_round_is_called_for(tmp_path: Path, steps: int) -> None:
+    books = Books(tmp_path)
+    open_live_account(books)
+    house = LiveHouse(books, ScriptedExchange(), times=LiveTimes(poll=3600.0))
+    await house.open()
+    task = asyncio.create_task(Reconciling(house.reconciler, 0.02).run())
+    woken = house.venue.line("live").woken
+    await until(lambda: bool(woken._waiters))
+    woken.set()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    done, _ = await asyncio.wait({task}, timeout=PATIENCE)
+    assert done
+    house.close()
+    books.close()
+
+
 async def test_an_account_that_is_added_gets_its_stream(running: Any) -> None:
     house, exchange, _ = running
     house.books.do(lambda c: ledger.add_account(c, Account("other", kind=AccountKind.LIVE, venue="broker"), START))
@@ -133,7 +152,8 @@ async def test_a_lost_lease_ends_the_loops(running: Any, streamed: bool) -> None
         else:
             exchange.told.append(a_trade("1", 1))
         with pytest.raises(LeaseLost):
-            await asyncio.wait_for(task, PATIENCE)
+            async with asyncio.timeout(PATIENCE):
+                await task
 
 
 class _Broken:

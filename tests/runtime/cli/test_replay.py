@@ -316,6 +316,5 @@ def test_ctrl_c_ends_a_comparison_and_its_processes_with_130_and_without_a_trace
         "replay", "--compare", "--bots", SMA_CROSS, "--bots", second_bot(tmp_path),
         "--candles", f"BTC-USD={long_file}", *QUANTITY, "--jobs", "2", until=moment,
     )  # fmt: skip
-    assert code == 130
-    assert out == ""
+    assert (code, out) == (130, ""), seen
     assert "Traceback" not in seen
