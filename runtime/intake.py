@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import structlog
@@ -150,17 +151,17 @@ class Intake:
             if match is not None and match.route in _MARKET:
                 reasons = self._read_market(incoming, match)
                 if reasons:
-                    await self._start(self._refuse_market(incoming, match, reasons))
+                    await self._start(partial(self._refuse_market, incoming, match, reasons))
                 continue
             if match is not None and match.route in _OF_OTHERS:
                 await self._read_other_process(incoming, match)
                 continue
-            await self._start(self._take(incoming, match, self._market_taken))
+            await self._start(partial(self._take, incoming, match, self._market_taken))
 
-    async def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Work on a message beside the others, as soon as there is a place."""
         await self._slots.acquire()
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(work())
         self._tasks.add(task)
         task.add_done_callback(self._taken)
 

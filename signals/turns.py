@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -17,13 +17,13 @@ class TakesTurns:
         self._one_caller = one_caller
         self._turn = asyncio.Lock()
 
-    def in_its_turn(self, call: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
-        """The call, once all calls before it have ended."""
-        return call if self._one_caller else self._when_free(call)
+    def in_its_turn(self, call: Callable[[], Coroutine[Any, Any, T]]) -> Coroutine[Any, Any, T]:
+        """The call, once all calls before it have ended. It is not made at all for whoever is cancelled before that."""
+        return call() if self._one_caller else self._when_free(call)
 
-    async def _when_free(self, call: Coroutine[Any, Any, T]) -> T:
+    async def _when_free(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         async with self._turn:
-            return await call
+            return await call()
 
 
 def in_turn(
@@ -33,6 +33,6 @@ def in_turn(
 
     @wraps(method)
     def waits(owner: S, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
-        return owner.in_its_turn(method(owner, *args, **kwargs))
+        return owner.in_its_turn(partial(method, owner, *args, **kwargs))
 
     return waits

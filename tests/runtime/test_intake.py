@@ -2,6 +2,7 @@
 anew only after a reconnect would else send no others once too many are unacknowledged."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -292,3 +293,20 @@ async def test_long_after_the_connect_no_order_waits_for_a_first_price(scene: Sc
     for _ in range(20):
         await asyncio.sleep(0)
     assert len(scene.execution.handled) == 1
+
+
+@pytest.mark.parametrize("payload", [b"garbage", PRICE], ids=["of the market", "of a person"])
+async def test_a_stop_while_a_message_waits_for_a_place_leaves_nothing_behind(scene: Scene, payload: bytes) -> None:
+    """A coroutine that is never awaited fails a test, and is a warning in a daemon's log."""
+    scene.execution.may_commit.clear()
+    topic = TOPICS.price("BTC-USD") if payload == b"garbage" else DEPOSITS
+    for number in range(4):  # all places
+        await scene.bus.publish(DEPOSITS, b'{"amount": "1", "request_id": "%d"}' % number)
+    await scene.until(lambda: len(scene.execution.handled) == 4)
+    reading = asyncio.create_task(scene.intake._read())
+    await scene.bus.publish(topic, payload)
+    await scene.until(lambda: bool(scene.intake._slots._waiters))
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    gc.collect()
+    scene.execution.may_commit.set()
