@@ -18,7 +18,7 @@ class TakesTurns:
         self._turn = asyncio.Lock()
 
     def in_its_turn(self, call: Callable[[], Coroutine[Any, Any, T]]) -> Coroutine[Any, Any, T]:
-        """The call, once all calls before it have ended. It is not made at all for whoever is cancelled before that."""
+        """The call, once all calls before it have ended; for whoever is cancelled before that it is not made."""
         return call() if self._one_caller else self._when_free(call)
 
     async def _when_free(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
