@@ -26,7 +26,8 @@ from runtime.cli import (
     status,
     watch,
 )
-from runtime.cli.base import INTERRUPTED, ConfigOption, DataDirOption, SetOption, silence_stdout
+from runtime.cli.base import ConfigOption, DataDirOption, SetOption, silence_stdout
+from runtime.cli.interrupts import INTERRUPTED
 
 app = typer.Typer(
     name="fillbook",

@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from runtime.cli import interrupts
+from runtime.cli.interrupts import INTERRUPTED
+
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., None])
 
-OK, FAILED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
+OK, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3
 """The exit codes."""
 
 _SHARED = "Every command"
@@ -222,16 +225,21 @@ def _place(given: dict[str, Any]) -> Place:
 def guarded(work: Callable[[], None]) -> None:
     """Run a command; what went wrong becomes one message on stderr and an exit code."""
     try:
-        work()
-        sys.stdout.flush()
+        with interrupts.raised():
+            work()
+            sys.stdout.flush()
     except (typer.Exit, typer.BadParameter):
         raise
     except KeyboardInterrupt:
+        interrupts.end_as_asked()
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
         silence_stdout()
         raise typer.Exit(OK) from None
     except Exception as error:
+        if interrupts.came():
+            interrupts.end_as_asked()
+            raise typer.Exit(INTERRUPTED) from None
         found = explain(error)
         if found is None:
             raise  # a mistake of ours: the traceback is what helps
