@@ -93,22 +93,10 @@ class Daemon:
         began = asyncio.get_running_loop().time()
         self._listen_to_signals()
         async with AsyncExitStack() as stack:
-            await self._take_roles(stack)
-            operations = await self._unless_stopped(self._start_operations(stack))
+            operations = await self._unless_stopped(self._start(stack))
             if operations is None:
                 log.info("stopped before the start was done")
                 return
-            connections = Connections(self._settings, self._roles, self._topics)
-            broker = connections.embedded_broker(self._forgeries.note)
-            if broker is not None:
-                await broker.start()
-                stack.push_async_callback(broker.stop)
-            bus = connections.main_bus()
-            # Together: a broker that hangs costs each of them seconds.
-            stack.push_async_callback(connections.stop)
-            await operations.connect(bus)
-            for presence in connections.presence_buses():
-                await presence.start()
             stack.callback(remove_daemon_file, self._settings.data_dir, self._roles)
             self._write_daemon_file()
             spare_the_collector()
@@ -132,6 +120,23 @@ class Daemon:
 
     # ---- start ----------------------------------------------------------------------------------------
 
+    async def _start(self, stack: AsyncExitStack) -> Operations:
+        """Everything up to the first message; what is open is closed by `stack`."""
+        await self._take_roles(stack)
+        operations = await self._start_operations(stack)
+        connections = Connections(self._settings, self._roles, self._topics)
+        broker = connections.embedded_broker(self._forgeries.note)
+        if broker is not None:
+            await broker.start()
+            stack.push_async_callback(broker.stop)
+        bus = connections.main_bus()
+        # Together: a broker that hangs costs each of them seconds.
+        stack.push_async_callback(connections.stop)
+        await operations.connect(bus)
+        for presence in connections.presence_buses():
+            await presence.start()
+        return operations
+
     async def _take_roles(self, stack: AsyncExitStack) -> None:
         """Wait a little for a daemon that is on its way out. Raises RoleTaken."""
         settings = self._settings
@@ -146,7 +151,7 @@ class Daemon:
                 locks.acquire()
                 break
             except RoleTaken:
-                if loop.time() >= deadline or self._stopping.is_set():
+                if loop.time() >= deadline:
                     raise
             await asyncio.sleep(0.05)
         stack.callback(locks.release)
@@ -181,25 +186,33 @@ class Daemon:
         operations = Operations(settings, self._bots, self._roles, ports, after)
         stack.callback(operations.close_bots)
         writer.start()
-        await operations.start()
+        try:
+            await operations.start()
+        except asyncio.CancelledError:
+            await reader.abandon()
+            raise
         stack.push_async_callback(operations.close_books)
         return operations
 
     async def _unless_stopped(self, start: Coroutine[Any, Any, Operations]) -> Operations | None:
-        """What a start gives; None when a stop is asked for meanwhile: reading long books may take minutes."""
+        """What a start gives; None when a stop is asked for meanwhile: reading long books may take minutes, and a
+        broker may not answer."""
         starting = asyncio.create_task(start)
         asked = asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait((starting, asked), return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 return starting.result()
-            starting.cancel()
-            await asyncio.wait((starting,))
-            if self._reader is not None:
-                await self._reader.abandon()
-            return None
         finally:
             asked.cancel()
+            starting.cancel()
+            await asyncio.wait((starting,))
+        if starting.cancelled():
+            return None
+        if (error := starting.exception()) is not None:
+            log.warning("the start failed as it was stopped", reason=str(error))
+            return None
+        return starting.result()
 
     async def _upgrade_books(self) -> None:
         """Bring older books to our schema, as `fillbook db upgrade` does: backed up, proven before and after.

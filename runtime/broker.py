@@ -240,23 +240,29 @@ class EmbeddedBroker:
     async def _take_lock(self) -> None:
         file = self.options.directory / "lock"
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            await self._lock_it(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._lock = descriptor
+
+    async def _lock_it(self, descriptor: int) -> None:
         # The child of a daemon that was killed a moment ago may still be on its way out.
         deadline = time.monotonic() + _LEAVING
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+                return
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     holder = os.read(descriptor, 64).decode("ascii", "replace").strip() or "unknown"
-                    os.close(descriptor)
                     raise BrokerError(
                         f"the broker's folder {self.options.directory} is in use by process {holder}"
                     ) from None
             await asyncio.sleep(0.01)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        self._lock = descriptor
 
     def _release_lock(self) -> None:
         if self._lock is not None:
