@@ -65,6 +65,18 @@ class ExchangeTrade:
         return mine == (known.side, known.quantity, known.price, known.fee, known.fee_asset, known.executed_at)
 
 
+class ExchangeStream(Protocol):
+    """Trades as they come; an asynchronous generator is one."""
+
+    def __aiter__(self) -> AsyncIterator[ExchangeTrade]:
+        """The trades."""
+        ...
+
+    async def aclose(self) -> None:
+        """Nobody listens any more."""
+        ...
+
+
 class Exchange(Protocol):
     """One venue, reached over a network with one account's credentials each."""
 
@@ -94,7 +106,7 @@ class Exchange(Protocol):
         that are not ours. Raises ExchangeTimeout."""
         ...
 
-    def stream(self, account: str) -> AsyncIterator[ExchangeTrade]:
+    def stream(self, account: str) -> ExchangeStream:
         """Trades as they happen: some twice, some never, in any order. Ends, or raises ExchangeTimeout, when the
-        connection is lost."""
+        connection is lost; closed by whoever listens."""
         ...

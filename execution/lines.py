@@ -17,6 +17,12 @@ from execution.ports import Clock
 T = TypeVar("T")
 
 
+def is_stopped() -> bool:
+    """Whether the present task was cancelled, and not something that it waits for."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
 @dataclass(frozen=True, slots=True)
 class Silence:
     """Since when a venue has not answered, and how its last call failed. `began` is the event loop's time."""
@@ -72,6 +78,8 @@ class Line:
                 self._leave(task)
         if not task.done():
             raise ExchangeTimeout(f"{self.venue} gave no answer within {self.limit:g} s")
+        if task.cancelled():  # by the client itself: for whoever asked that is no stop
+            raise ExchangeTimeout(f"the client of {self.venue} gave the call up")
         return task.result()
 
     def _leave(self, task: "asyncio.Task[Any]") -> None:

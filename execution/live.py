@@ -5,8 +5,8 @@ often as it takes. Nothing here is stored: after a restart every open order is a
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from config.times import time_text
 from execution.errors import VenueError
 from execution.exchange import Exchange, ExchangeOrder, ExchangeRefused, ExchangeTimeout, ExchangeTrade
-from execution.lines import Line
+from execution.lines import Line, is_stopped
 from execution.model import Order, OrderStatus, OrderType, Reason, TimeInForce
 from execution.ports import Clock
 from execution.venue import VenueClosed, VenueOrder, VenueReport
@@ -218,11 +218,17 @@ class LiveVenue:
         """The answer of a call that is made for an account. Raises ExchangeTimeout, ExchangeRefused."""
         return await self.line(account).ask(call)
 
-    async def heard(self, account: str) -> AsyncIterator[ExchangeTrade]:
-        """Trades as they happen, until the connection is lost, in whichever way the client says so."""
-        with suppress(Exception):  # the rounds find out, and say, whether the venue answers
-            async for trade in self.exchange.stream(account):
-                yield trade
+    async def heard(self, account: str) -> AsyncGenerator[ExchangeTrade, None]:
+        """Trades as they happen, until the connection is lost, in whichever way the client says so. To be closed."""
+        try:
+            async with aclosing(self.exchange.stream(account)) as trades:
+                async for trade in trades:
+                    yield trade
+        except asyncio.CancelledError:
+            if is_stopped():
+                raise
+        except Exception:  # noqa: BLE001, S110 - the rounds find out, and say, whether the venue answers
+            pass
 
 
 def as_report(order: Order, shown: ExchangeOrder, track: Track) -> VenueOrder:

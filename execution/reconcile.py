@@ -9,7 +9,7 @@ its lease. Why each rule is as it is: docs/adr/0023-live-venues.md.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -76,8 +76,9 @@ class Reconciler:
 
     async def listen(self, account: str) -> None:
         """Record trades as they happen, until the connection is lost. Raises StorageUnavailable, LeaseLost."""
-        async for trade in self.venue.heard(account):
-            await self._record([VenueTrade(account, trade)])
+        async with aclosing(self.venue.heard(account)) as trades:
+            async for trade in trades:
+                await self._record([VenueTrade(account, trade)])
 
     def _open_orders(self, account: str) -> list[Order]:
         return self._service.state.open_orders(account)

@@ -1,7 +1,7 @@
 """A live venue that does what a test tells it, and a house whose account `live` trades there."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -95,7 +95,7 @@ class ScriptedExchange:
         await self._arrive()
         return self._reply([] if self.hidden else [trade for trade in self.told if trade.executed_at >= since])
 
-    async def stream(self, account: str) -> AsyncIterator[ExchangeTrade]:
+    async def stream(self, account: str) -> AsyncGenerator[ExchangeTrade, None]:
         self._understand()
         while self.streamed:
             yield self.streamed.pop(0)

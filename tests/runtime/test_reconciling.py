@@ -1,7 +1,7 @@
 """The loops around a live venue go on whatever the venue and the storage do."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,29 @@ class Streaming(ScriptedExchange):
     def __init__(self) -> None:
         super().__init__()
         self.opened: list[str] = []
+        self.closed = 0
+        self.gives_up = False
+        """The client cancels its own calls."""
         self.lines: asyncio.Queue[ExchangeTrade | None] = asyncio.Queue()
 
-    async def stream(self, account: str) -> AsyncIterator[ExchangeTrade]:
+    async def stream(self, account: str) -> AsyncGenerator[ExchangeTrade, None]:
         self.opened.append(account)
-        while True:
-            trade = await self.lines.get()
-            if trade is None:
-                raise ExchangeTimeout("the connection was lost")
-            yield trade
+        try:
+            while True:
+                if self.gives_up:
+                    raise asyncio.CancelledError
+                trade = await self.lines.get()
+                if trade is None:
+                    raise ExchangeTimeout("the connection was lost")
+                yield trade
+        finally:
+            await asyncio.sleep(0)  # a connection says goodbye
+            self.closed += 1
+
+    async def _arrive(self) -> None:
+        if self.gives_up:
+            raise asyncio.CancelledError
+        await super()._arrive()
 
 
 @pytest.fixture
@@ -118,6 +132,42 @@ async def test_a_stop_is_heard_also_in_the_moment_in_which_a_round_is_called_for
     assert done
     house.close()
     books.close()
+
+
+async def test_a_client_that_cancels_its_own_calls_is_one_that_does_not_answer(running: Any) -> None:
+    """Nobody asked the daemon to stop."""
+    house, exchange, task = running
+    await until(lambda: bool(exchange.opened))
+    exchange.gives_up = True
+    exchange.lines.put_nowait(None)
+    asked = len(exchange.since)
+    await until(lambda: len(exchange.since) > asked + 5 and len(exchange.opened) > 3)
+    silence = house.venue.line("live").silence
+    assert silence is not None
+    assert "gave the call up" in silence.why
+    exchange.gives_up = False
+    exchange.told.append(a_trade("1", 1))
+    await until(lambda: len(house.trades()) == 1)
+    assert not task.done()
+
+
+async def test_a_stop_while_a_trade_is_recorded_closes_the_stream(running: Any) -> None:
+    house, exchange, task = running
+    await until(lambda: bool(exchange.opened))
+    submitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    commit: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def hangs(_work: Any) -> None:
+        if not submitted.done():
+            submitted.set_result(None)
+        await commit
+
+    with house.commits(hangs):
+        exchange.lines.put_nowait(a_trade("1", 1))
+        await submitted
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert exchange.closed == len(exchange.opened)
 
 
 async def test_an_account_that_is_added_gets_its_stream(running: Any) -> None:

@@ -92,6 +92,10 @@ class Stream:
             self._ended = True
             self._told.put_nowait(error)
 
+    async def aclose(self) -> None:
+        """The process hangs up."""
+        self._ended = True
+
     def __aiter__(self) -> "Stream":
         return self
 
