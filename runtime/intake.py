@@ -141,9 +141,11 @@ class Intake:
             await asyncio.gather(market, reading, return_exceptions=True)
 
     async def drain(self) -> None:
-        """Return when the requests under way are done, and the orders on their way answered."""
+        """Return when the requests under way are done, and the orders on their way answered. Raises LeaseLost."""
         while under_way := self._tasks | self._sending:
             await asyncio.gather(*under_way, return_exceptions=True)
+        if self._fatal.done():
+            self._fatal.result()
 
     async def _read(self) -> None:
         async for incoming in self._bus.messages():
@@ -174,6 +176,7 @@ class Intake:
         """A task that nobody waits for ended."""
         if not task.cancelled() and (error := task.exception()) is not None and not self._fatal.done():
             self._fatal.set_exception(error)
+            self._fatal.exception()  # seen, also when the daemon is ending for another reason
 
     async def _take(self, incoming: Incoming, match: Match | None, market_before: int) -> None:
         """One request or command, to its end."""

@@ -96,12 +96,15 @@ class Child:
                 return
             line = raw.decode("utf-8", "replace").rstrip()
             self.last_lines.append(line)
-            self._on_line(line)
+            try:
+                self._on_line(line)
+            except Exception:
+                log.exception("a line was not understood")  # go on: a child that nobody reads stands still
 
     async def wait(self) -> int:
         """Return the exit code when it has ended and its output is read."""
         code = await self._process.wait()
-        await self._reader
+        await asyncio.wait((self._reader,))  # whoever is cancelled meanwhile must not cancel it for others
         return code
 
     async def stop(self, grace: float = 5.0) -> int:
@@ -169,7 +172,7 @@ class Supervisor:
                 try:
                     child = self._child = await self._start_child()
                     break
-                except ChildError as error:
+                except (ChildError, OSError) as error:
                     log.error("%s does not start: %s", self._name, error)
             self.restarts += 1
             if self._on_restart is not None:

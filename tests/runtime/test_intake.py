@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from execution.answers import refused
-from execution.errors import StorageUnavailable
+from execution.errors import LeaseLost, StorageUnavailable
 from execution.model import Event, Price, Reason
 from execution.orders import DeadLetter
 from execution.prices import LastPrices
@@ -310,3 +310,40 @@ async def test_a_stop_while_a_message_waits_for_a_place_leaves_nothing_behind(sc
     await asyncio.gather(reading, return_exceptions=True)
     gc.collect()
     scene.execution.may_commit.set()
+
+
+async def _stopped_with_one_under_way() -> tuple[Scene, "asyncio.Future[None]"]:
+    """An intake that reads no more, and the future of the answer to a request that it is at."""
+    scene = Scene()
+    await scene.bus.start()
+    running = asyncio.create_task(scene.intake.run())
+    answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    scene.execution.ends = [answer]
+    await scene.bus.publish(DEPOSITS, DEPOSIT)
+    await scene.until(lambda: len(scene.execution.handled) == 1)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    return scene, answer
+
+
+async def test_a_lease_that_is_lost_while_requests_are_brought_to_their_end_is_told() -> None:
+    scene, answer = await _stopped_with_one_under_way()
+    ending = asyncio.create_task(scene.intake.drain())
+    answer.set_exception(LeaseLost("lease lost: role execution"))
+    with pytest.raises(LeaseLost):
+        await ending
+
+
+async def _lose_the_lease_after_the_end() -> None:
+    scene, answer = await _stopped_with_one_under_way()
+    answer.set_exception(LeaseLost("lease lost: role execution"))
+    await scene.until(lambda: not scene.intake._tasks)
+
+
+async def test_a_lease_that_is_lost_after_the_end_is_no_error_that_nobody_looks_at() -> None:
+    """Asyncio complains of one in the log."""
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    await _lose_the_lease_after_the_end()
+    gc.collect()
+    assert not complaints
