@@ -1,7 +1,10 @@
-"""Small files that other processes read."""
+"""Files that others read while they are written anew."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 def write_whole(file: Path, text: str, mode: int = 0o666) -> None:
@@ -12,3 +15,21 @@ def write_whole(file: Path, text: str, mode: int = 0o666) -> None:
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(text)
     os.replace(temporary, file)
+
+
+@contextmanager
+def whole_file(file: Path) -> Iterator[IO[str]]:
+    """A text file to be written line by line, which is there whole or not at all: the old one stays until the end, or
+    for good. What is no file, such as a pipe or a device, is written to as it is."""
+    if file.exists() and not file.is_file():
+        with file.open("w", encoding="utf-8", newline="") as stream:
+            yield stream
+        return
+    file = file.resolve()  # behind a link it is the file that is replaced
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.new")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as stream:
+            yield stream
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)

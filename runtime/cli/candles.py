@@ -77,12 +77,13 @@ def export(
 def _write(candles: Iterable["Candle"], output: Path | None) -> None:
     from config.exact import plain
     from config.times import time_text
+    from runtime.files import whole_file
 
     lines = (f"{time_text(candle.time)},{','.join(map(plain, candle[3:]))}\n" for candle in candles)
     if output is None:
         sys.stdout.write(HEADER + "\n")
         sys.stdout.writelines(lines)
         return
-    with output.open("w", encoding="utf-8") as file:
+    with whole_file(output) as file:
         file.write(HEADER + "\n")
         file.writelines(lines)

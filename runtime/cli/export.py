@@ -1,9 +1,8 @@
 """`export trades|allocations|cash-flows`: what stands in the books, as CSV or JSON lines."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
 
@@ -105,16 +104,7 @@ def _write(
         say(f"{output}: {count:,} rows")
 
 
-@contextmanager
-def _target(output: Path | None) -> Iterator[IO[str]]:
-    """stdout, or a file that is there whole or not at all."""
-    if output is None:
-        yield sys.stdout
-        return
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.new")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            yield file
-        os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _target(output: Path | None) -> AbstractContextManager[IO[str]]:
+    from runtime.files import whole_file
+
+    return nullcontext(sys.stdout) if output is None else whole_file(output)
