@@ -4,7 +4,6 @@ Every run has the same cash and costs and its own books in memory; it sees the c
 runs know nothing of each other, so they may run on several cores; the rows are the same.
 """
 
-import asyncio
 import gc
 import os
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from config.settings import Settings
 from execution.model import OrderRequest, Responded, ResponseStatus, Side
 from portfolio.equity import EquityCurve, EquityMeasures
 from portfolio.valuation import RATIO_PLACES
+from runtime.ctrl_c import run_inline
 from runtime.log import configure_logging
 from runtime.parallel import Progress, run_all
 from runtime.replay import Replay, ReplayResult, saw_no_candle
@@ -196,7 +196,7 @@ def _run(job: Job, progress: Progress | None) -> CompareRow:
         return CompareRow(contender, None, tuple(deaf))
     configure_logging(job.settings.log)  # this may be a process of its own
     try:
-        return asyncio.run(_replay(job, progress))
+        return run_inline(_replay(job, progress))
     finally:
         gc.unfreeze()  # what this run kept from the collector is of no use to the next one
 

@@ -4,7 +4,6 @@ Without one, the command takes the portfolio role for a moment and stores what i
 until that one has.
 """
 
-import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ from portfolio.fifo import ENGINE_VERSION
 from portfolio.service import PortfolioService
 from runtime import database
 from runtime.clock import WallClock
+from runtime.ctrl_c import run_inline
 from runtime.errors import RoleTaken, Unreachable
 from runtime.locks import RoleLocks, holder_text
 
@@ -113,7 +113,7 @@ def _catch_up(
             time.sleep(_LOOK_AGAIN_SECONDS)
             continue
         try:
-            return asyncio.run(store_missing(settings, engine, readers))
+            return run_inline(store_missing(settings, engine, readers))
         finally:
             locks.release()
     return []

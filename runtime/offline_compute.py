@@ -1,6 +1,5 @@
 """`allocations compute` without a daemon: under the portfolio role, streaming, one transaction for each scope."""
 
-import asyncio
 import os
 import traceback
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from portfolio.runs import Finished, Order
 from portfolio.tables import RunMode
 from runtime import database, matching
 from runtime.clock import WallClock
+from runtime.ctrl_c import run_inline
 from runtime.locks import RoleLocks, holder_text
 from runtime.offline_books import ROLE, is_behind, store_missing
 
@@ -57,9 +57,9 @@ def compute(settings: Settings, file: Path, wanted: Wanted, progress: Progress) 
         try:
             if database.read(readers, is_behind):
                 if database.read(readers, _trades_behind) >= matching.FEW_TRADES:
-                    asyncio.run(compute_scopes(engine, url, Wanted(), progress))
-                asyncio.run(store_missing(settings, engine, readers))
-            return asyncio.run(compute_scopes(engine, url, wanted, progress))
+                    run_inline(compute_scopes(engine, url, Wanted(), progress))
+                run_inline(store_missing(settings, engine, readers))
+            return run_inline(compute_scopes(engine, url, wanted, progress))
         finally:
             readers.dispose()
             engine.dispose()

@@ -3,7 +3,6 @@
 import multiprocessing
 import pickle
 import signal
-import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from runtime.ctrl_c import deferred
 from runtime.errors import RuntimeFault
 
 GRACE = 5.0
@@ -45,20 +45,12 @@ def undisturbed() -> Iterator[None]:
     block it, and Python then raises in the main thread all the same.
     """
     resource_tracker.ensure_running()  # the first start would begin it, and lift the mask in the middle
-    came: list[int] = []
-    ours = threading.current_thread() is threading.main_thread()
-    raises = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    if raises:
-        signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if raises:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            if came:
-                signal.raise_signal(signal.SIGINT)
+    with deferred():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def start(target: Callable[..., None], *arguments: Any, duplex: bool = True, daemon: bool = False) -> Worker:

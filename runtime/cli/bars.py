@@ -5,6 +5,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from runtime.ctrl_c import deferred
+
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, TaskID
 
@@ -31,7 +33,12 @@ class _Bar:
             columns = (TextColumn("{task.description}"), *self._columns())
             self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
             self._task = self._bar.add_task(self._label, total=self._total, **self._fields)
-            self._bar.start()
+            try:
+                with deferred():
+                    self._bar.start()
+            except BaseException:  # nobody leaves what was not entered, and the cursor is hidden
+                self._stop()
+                raise
         return self
 
     def _update(self, **values: Any) -> None:
@@ -41,8 +48,13 @@ class _Bar:
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        """Half of this would leave a terminal without its cursor."""
         if self._bar is not None:
-            self._bar.stop()
+            with deferred():
+                self._bar.stop()
 
 
 class ByteBar(_Bar):

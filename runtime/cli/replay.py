@@ -44,8 +44,6 @@ def replay(
     ] = None,
 ) -> None:
     """Run candle files through the bots and print the trades, P&L and a hash of the books."""
-    import asyncio
-
     if not candles:
         raise typer.BadParameter("name at least one candle file: SYM=FILE", param_hint="--candles")
     _only_together(compare, db, together, jobs)
@@ -58,12 +56,13 @@ def replay(
         return
 
     from runtime.cli.bars import CountBar
+    from runtime.ctrl_c import run_inline
     from runtime.replay import Replay
     from signals.feeds.merge import FileFeed
 
     run = Replay(place.settings, inputs.bots, FileFeed(inputs.files), cash=amount, database=db)
     with CountBar("candles", sum(summary.candles for summary in inputs.summaries)) as bar:
-        result = asyncio.run(run.run(bar.listener))
+        result = run_inline(run.run(bar.listener))
     for warning in result.warnings:
         say(f"fillbook: warning: {warning}")
     if place.json:
