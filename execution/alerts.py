@@ -5,9 +5,10 @@ process died between the commit and the publication. An alert keeps its id howev
 """
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 
 from sqlalchemy import Connection
 
@@ -20,9 +21,7 @@ _STORE = (
     "INSERT INTO alert_outbox (id, raised_at, severity, code, message, account, about) VALUES (?, ?, ?, ?, ?, ?, ?)"
     " ON CONFLICT (id) DO NOTHING"
 )
-_READ = (
-    "SELECT id, raised_at, severity, code, message, account, about FROM alert_outbox ORDER BY raised_at, id LIMIT ?"
-)
+_READ = "SELECT id, raised_at, severity, code, message, account, about FROM alert_outbox ORDER BY raised_at, id"
 
 
 def named(alert: AlertRaised, *parts: str) -> AlertRaised:
@@ -41,15 +40,21 @@ def keep(connection: Connection, alert: AlertRaised, now: datetime) -> AlertRais
     return kept
 
 
-def waiting(connection: Connection, limit: int) -> list[AlertRaised]:
-    """The oldest alerts that the broker may not have."""
-    rows = raw.execute(connection, _READ, (limit,)).fetchall()
-    return [
+def waiting(
+    connection: Connection, limit: int, may_go: Callable[[AlertRaised], bool] = lambda _alert: True
+) -> list[AlertRaised]:
+    """The oldest alerts that the broker may not have, of those that `may_go`."""
+    cursor = raw.execute(connection, _READ)
+    found = (
         AlertRaised(
             Severity(severity), code, message, account, json.loads(about), id_, datetime.fromisoformat(at), kept=True
         )
-        for id_, at, severity, code, message, account, about in rows
-    ]
+        for id_, at, severity, code, message, account, about in cursor
+    )
+    try:
+        return list(islice(filter(may_go, found), limit))
+    finally:
+        cursor.close()
 
 
 def told(connection: Connection, ids: Iterable[str]) -> None:
@@ -57,6 +62,10 @@ def told(connection: Connection, ids: Iterable[str]) -> None:
     for each in ids:
         raw.execute(connection, "DELETE FROM alert_outbox WHERE id = ?", (each,))
 
+
+HISTORY_CHANGED = "history_changed"
+"""The code of an alert that takes in others of its account and symbol for as long as it waits. It may wait a while,
+so that an import of many old trades is told of by a few."""
 
 LASTING: Collection[str] = frozenset({"external_order", "filled_after_close", "overfilled"})
 """Codes of alerts about trades at a venue that are raised when a trade is recorded, and never again. The others are

@@ -15,13 +15,16 @@ from sqlalchemy import Connection
 from execution import followers, raw
 from execution.ledger import derived_id
 from execution.model import Side
-from portfolio import allocations, reviews
+from portfolio import allocations, history, reviews
 from portfolio.allocations import Counts, Pointer, Run, ScopeKey
 from portfolio.books import FillOutcome, Scope
 from portfolio.fifo import ENGINE_VERSION
 from portfolio.matches import Allocation
 from portfolio.reviews import Review
 from portfolio.tables import RunMode
+
+BACK_DATED = "back-dated trade or correction"
+"""The reason, in the log of runs, of a scope that was computed anew for what came late."""
 
 FOLLOWER = "allocations"
 """The follower whose position says up to where all scopes' allocations are stored."""
@@ -231,6 +234,7 @@ class Allocator:
         allocations.insert(connection, run.key, run.version, run.batch_id, rewrite.allocations)
         self._point(connection, run.key, run.version, sequence)
         allocations.finish(connection, run, rewrite.counts, sequence, now)
+        history.keep(connection, run.key, rewrite.since, run.version, now)
 
     def _run_of(
         self, connection: Connection, key: ScopeKey, pointer: Pointer | None, batch_id: str, now: datetime

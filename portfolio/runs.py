@@ -16,7 +16,7 @@ from config.times import stored_time, time_text
 from execution import raw
 from execution.ledger import derived_id
 from execution.model import Account, Json
-from portfolio import allocations, batch, reviews
+from portfolio import allocations, batch, history, reviews
 from portfolio.allocations import CONTENT, Content, Counts, Run, ScopeKey
 from portfolio.fifo import ENGINE_VERSION
 from portfolio.lots import Method, Selections
@@ -263,14 +263,24 @@ def find_differences(connection: Connection, order: Order, target: Target) -> Co
 def _end(
     connection: Connection, run: Run, order: Order, mode: RunMode, counts: Counts, changes: Changes, now: datetime
 ) -> Finished:
-    """Move the pointer, log the end, bring the review queue up to date."""
+    """Move the pointer, log the end, bring the review queue up to date; say it when late trades changed history."""
     key = order.key
+    if key.method is Method.FIFO:
+        _tell_of_late_trades(connection, run, order.up_to, now)
     allocations.point(connection, key, run.version, order.up_to)
     allocations.finish(connection, run, counts, order.up_to, now)
     found: list[Review] = []
     if key.method is Method.FIFO:
         found = reviews.sync(connection, [(key.account, key.symbol)], now)
     return Finished(run, mode, order.since, counts, changes, order.up_to, now, found)
+
+
+def _tell_of_late_trades(connection: Connection, run: Run, up_to: int, now: datetime) -> None:
+    pointer = allocations.pointers(connection).get((run.key.account, run.key.symbol))
+    if pointer is not None:
+        since = history.changed_from(connection, run.key, pointer.sequence, up_to)
+        if since is not None:
+            history.keep(connection, run.key, since, run.version, now)
 
 
 def behind(connection: Connection, method: Method) -> set[tuple[str, str]]:

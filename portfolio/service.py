@@ -19,7 +19,7 @@ from execution.model import AlertRaised, Candle, Fact, FactsRecorded, Price, Tra
 from execution.ports import Clock, Reader, Writer
 from portfolio import marks, recompute, runs
 from portfolio.allocations import Counts, ScopeKey
-from portfolio.allocator import Rewrite
+from portfolio.allocator import BACK_DATED, Rewrite
 from portfolio.books import Attribution, Books, FillOutcome, Scope
 from portfolio.lots import Method
 from portfolio.position import Portfolio, PortfolioChanged, Position, PositionChanged
@@ -196,7 +196,7 @@ class PortfolioService:
             results.update(computed.results)
             counts = Counts(computed.buys, computed.sells)
             counts.add(found)
-            self._storage.rewrite(scope, Rewrite(stale[scope], "back-dated trade or correction", found, counts))
+            self._storage.rewrite(scope, Rewrite(stale[scope], BACK_DATED, found, counts))
         return [
             outcome if outcome.result else FillOutcome(outcome.trade, results[outcome.trade.id])
             for outcome in outcomes

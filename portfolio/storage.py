@@ -19,7 +19,7 @@ from execution.model import Account, AlertRaised
 from execution.ports import Clock, Reader, Writer
 from portfolio import allocations, checkpoint, recompute, runs, selections
 from portfolio.allocations import Run, ScopeKey
-from portfolio.allocator import Allocator, Batch, Rewrite, rewrites
+from portfolio.allocator import BACK_DATED, Allocator, Batch, Rewrite, rewrites
 from portfolio.books import Books, FillOutcome, Scope
 from portfolio.errors import FifoError
 from portfolio.lots import Method
@@ -103,7 +103,7 @@ class BooksStorage:
     def _runs_needed(opened: Opened, allocator: Allocator) -> dict[Scope, str]:
         """The scopes of which nothing usable is stored, or whose trades came out of order, each with the reason."""
         scopes = opened.books.symbols
-        reasons: dict[Scope, str] = dict.fromkeys(opened.recomputed, "back-dated trade or correction")
+        reasons: dict[Scope, str] = dict.fromkeys(opened.recomputed, BACK_DATED)
         reasons |= dict.fromkeys(allocator.outdated(scopes), "no usable version is stored")
         if opened.digests is None:
             head = opened.books.sequence

@@ -52,7 +52,7 @@ class Life:
         self.books = books
         self.publisher = Publisher(bus, TOPICS, WallClock(), limit=limit)
         self.writer = TellingWriter(books.writer)
-        self.outbox = AlertOutbox(self.publisher, reader, self.writer)
+        self.outbox = AlertOutbox(self.publisher, reader, self.writer, pace_seconds=3600)
 
     @property
     def waiting(self) -> list[AlertRaised]:
@@ -162,6 +162,40 @@ async def test_hundreds_of_alerts_push_nothing_out_of_the_queue(stored: tuple[Bo
         await life.until_none_waits()
     assert life.publisher.dropped == 0
     assert len(said(broker)) == 300
+
+
+async def test_changed_history_is_said_at_once_and_what_follows_soon_waits_and_holds_up_nothing_else(
+    stored: tuple[Books, ThreadReader],
+) -> None:
+    def changed(number: int, symbol: str) -> AlertRaised:
+        about = {"symbol": symbol, "from": time_text(START), "version": str(number)}
+        return AlertRaised(Severity.INFO, alerts.HISTORY_CHANGED, "history changed", "main", about)
+
+    broker = MemoryBroker()
+    bus = MemoryBus(broker, "daemon", ())
+    await bus.start()
+    books = stored[0]
+    books.do(lambda c: alerts.keep(c, changed(1, "BTC-USD"), START))
+    life = Life(*stored, bus)
+    async with living(life, bus):
+        await life.until_none_waits()
+        books.do(lambda c: [alerts.keep(c, changed(n, "BTC-USD"), START) for n in range(2, 202)])
+        books.do(lambda c: alerts.keep(c, changed(1, "ETH-USD"), START))
+        keep(books, 1)
+        life.outbox.wake()
+        async with asyncio.timeout(10):
+            while len(life.waiting) > 200:
+                await life.writer.committed.wait()
+                life.writer.committed.clear()
+        assert {waiting.about["symbol"] for waiting in life.waiting} == {"BTC-USD"}
+    assert len(said(broker)) == 3
+    again = Life(*stored, bus)
+    await bus.start()
+    async with living(again, bus):  # a new process does not know when it was said last
+        async with asyncio.timeout(10):
+            while len(again.waiting) > 199:
+                await again.writer.committed.wait()
+                again.writer.committed.clear()
 
 
 async def test_what_had_to_be_dropped_is_still_stored(stored: tuple[Books, ThreadReader]) -> None:

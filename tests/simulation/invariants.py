@@ -23,6 +23,7 @@ from portfolio.service import read_portfolios
 from portfolio.verify import verify
 from runtime import wire
 from runtime.topics import Command, RouteName, Topics
+from tests.simulation.history_invariants import untold_changes
 from tests.simulation.mark_invariants import wrongly_valued
 from tests.simulation.venue_invariants import at_venue, unlike_venue, untold_strangers
 
@@ -206,6 +207,7 @@ def _problems(connection: Connection, world: "World") -> Iterator[str]:
     untold = [review.id for review in reviews(connection) if unmatched_alert(review).id not in world.alerts_told]
     if untold:
         yield f"I5 sells without a lot that no alert told of: {untold}"
+    yield from untold_changes(connection, world.history_told)
     for result in verify(connection):
         if not result.ok:
             yield f"I6 verify {result.name}: {result.problems[:2]}"

@@ -31,7 +31,7 @@ from execution.service import ExecutionService
 from execution.state import TradingState
 from execution.venue import VenueClosed
 from execution.writer import GroupCommitWriter
-from portfolio import allocations, checkpoint, reviews
+from portfolio import allocations, checkpoint, history, reviews
 from portfolio import storage as portfolio_storage
 from portfolio.books import SymbolBook
 from portfolio.service import PortfolioService
@@ -387,6 +387,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "unconfirmed-is-forgotten": _never_kept,
     "alerts-die-with-the-process": _dying_alerts,
+    "history-untold": _replace(history, "keep", _nothing),
     "requests-not-repeated": _both(
         _replace(Voice, "repeat_requests", _nothing), _replace(Unanswered, "to_repeat", lambda *_: [])
     ),

@@ -15,7 +15,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from execution import orders
+from execution import alerts, orders
 from execution.doubts import was_shown
 from execution.errors import ExecutionError
 from execution.model import Order
@@ -77,6 +77,8 @@ class World:
         """Orders at the venue of which an alert said that nobody here placed them."""
         self.alerts_told: set[str] = set()
         """The ids of all alerts that the broker was given."""
+        self.history_told: list[dict[str, str]] = []
+        """What alerts said of changed history."""
         self.disk = Disk()
         self._said: deque[tuple[float, tuple[object, ...]]] = deque(maxlen=KEPT)
         has_venue = self.faults.venue is not None
@@ -168,9 +170,12 @@ class World:
             if problem is not None:
                 self.violated(problem)
         if topic.endswith("/alert"):
-            self.alerts_told.add(json.loads(payload)["id"])
-            if b'"external_order"' in payload:
-                self.strangers_told.add(json.loads(payload)["about"]["venue_order_id"])
+            alert = json.loads(payload)
+            self.alerts_told.add(alert["id"])
+            if alert["code"] == "external_order":
+                self.strangers_told.add(alert["about"]["venue_order_id"])
+            elif alert["code"] == alerts.HISTORY_CHANGED:
+                self.history_told.append({"account": alert["account"], **alert["about"]})
         sequence = invariants.announced_sequence(self.topics, topic, payload)
         if sequence is not None:
             self.announced.setdefault(sequence, set()).add(payload)
