@@ -25,7 +25,7 @@ import inspect
 import logging
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
 from runtime.bus import (
@@ -45,6 +45,7 @@ from runtime.mqtt_connection import FAILURES, Connection, MqttOptions, Presence,
 __all__ = ["MqttBus", "MqttOptions", "Presence"]
 
 _STABLE_AFTER = 0.3  # seconds a connection must have stood before the back-off starts anew
+_STOPPED = "stopped"
 _GOODBYE = 2.0  # seconds for `offline` and DISCONNECT
 
 log = logging.getLogger("fillbook.mqtt")
@@ -121,6 +122,8 @@ class MqttBus:
         """Say offline, disconnect, end the iteration. The broker keeps the session."""
         self._stopping.set()
         self._wake.set()
+        if self._connection is not None:
+            self._connection.give_up()
         if self._task is not None:
             await self._task
             self._task = None
@@ -159,7 +162,7 @@ class MqttBus:
     async def _one_connection(self) -> str:
         """Connect, serve until the connection is gone or the bus is stopped; why it ended."""
         connection: Connection | None = None
-        reason = "stopped"
+        reason = _STOPPED
         try:
             will = self._presence[0] if self._presence else None
             connection = Connection(self._options, will, self._received)
@@ -169,15 +172,8 @@ class MqttBus:
             # Messages of a session that was there may come with the CONNACK; of a new one, after SUBSCRIBE.
             self._connection_session = self.session
             await connection.__aenter__()
-            await self._establish(connection)
-            closing = asyncio.ensure_future(connection.closed())
-            stopping = asyncio.ensure_future(self._stopping.wait())
-            await asyncio.wait((closing, stopping), return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            if closing.done():
-                reason = closing.result()
-            else:
-                closing.cancel()
+            reason = await self._unless_stopped(self._serve(connection))
+            if reason == _STOPPED:
                 await self._leave(connection)
         except (*FAILURES, BusUnavailable, SubscriptionRefused) as error:
             reason = str(error) or type(error).__name__
@@ -190,6 +186,23 @@ class MqttBus:
                 self._ready.clear()
                 self._call(self._on_disconnected, reason)
         return reason
+
+    async def _serve(self, connection: Connection) -> str:
+        """Until the connection is gone; why it is."""
+        await self._establish(connection)
+        return await connection.closed()
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, str]) -> str:
+        """What a work gives, or that a stop ended it."""
+        working = asyncio.ensure_future(work)
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+            return working.result() if working.done() else _STOPPED
+        finally:
+            stopping.cancel()
+            working.cancel()
+            await asyncio.wait((working,))
 
     async def _establish(self, connection: Connection) -> None:
         """Subscribe, say online, tell the callbacks."""

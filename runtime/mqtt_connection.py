@@ -10,17 +10,19 @@ What is used of the libraries' private API, and why (a test fails when one of it
   be another socket's; with them its `_misc_loop` and `_misc_task`;
 - paho's `_handle_pubackcomp` (replaced) with its `_in_packet`, `_out_message_mutex`, `_out_messages` and
   `_do_on_publish`, because it makes two objects of MQTT 5 for each PUBACK, which is most of what one costs;
-- aiomqtt's `_disconnected` future, and paho's `_sock_close`, without which failed connections leak
-  descriptors.
+- aiomqtt's `_on_disconnect` (overridden) and its `_connected` and `_disconnected` futures, because it waits on for
+  a broker that hung up before it answered, and forgets that a connection broke in the moment in which it was made;
+- aiomqtt's `_wait_for` (replaced), because asyncio.wait_for loses a cancel that comes together with the result;
+- paho's `_sock_close`, without which failed connections leak descriptors.
 """
 
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 import aiomqtt
 import paho.mqtt.client as paho
@@ -32,6 +34,8 @@ from runtime.bus import (
     BusUnavailable,
 )
 from runtime.mqtt_socket import BufferedSocket, Pump
+
+T = TypeVar("T")
 
 _SUBACK_FAILURE = 0x80
 _PACKET_ID_BYTES = 2
@@ -129,11 +133,42 @@ class Connection(aiomqtt.Client):
         self._unconfirmed: dict[int, tuple[asyncio.Future[None], float]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
 
+    async def __aenter__(self) -> Self:
+        """Connect."""
+        lost = self._disconnected
+        await super().__aenter__()
+        if lost.done():
+            raise lost.exception() or aiomqtt.MqttError("closed")
+        return self
+
+    async def _wait_for(self, fut: Awaitable[T], timeout: float | None) -> T:
+        try:
+            async with asyncio.timeout(self.timeout if timeout is None else timeout):
+                return await fut
+        except TimeoutError:
+            raise aiomqtt.MqttError("the broker did not answer in time") from None
+
+    def give_up(self) -> None:
+        """End an attempt to connect that is under way."""
+        self._not_connected("given up")
+
+    def _not_connected(self, why: str) -> None:
+        if not self._connected.done():
+            self._connected.set_exception(aiomqtt.MqttError(why))
+
     # ---- what paho calls, on the event loop's thread ------------------------------------------------
 
     def _on_connect(self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Any = None) -> None:
         self.session_present = bool(flags.session_present)
         super()._on_connect(client, userdata, flags, reason_code, properties)
+
+    def _on_disconnect(
+        self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Any = None
+    ) -> None:
+        if self._connected.done():
+            super()._on_disconnect(client, userdata, flags, reason_code, properties)
+        else:
+            self._not_connected("the broker hung up before it answered")
 
     def _on_message(self, client: Any, userdata: Any, message: Received) -> None:
         self._deliver(message)

@@ -254,11 +254,13 @@ async def test_the_private_parts_of_the_libraries_are_where_they_were() -> None:
     assert client._misc_task is None
     for name, parameters in {
         "_on_connect": ["client", "userdata", "flags", "reason_code", "properties"],
+        "_on_disconnect": ["client", "userdata", "flags", "reason_code", "properties"],
         "_on_message": ["client", "userdata", "message"],
         "_on_publish": ["client", "userdata", "mid", "reason_code", "properties"],
     }.items():
         assert list(inspect.signature(getattr(client, name)).parameters) == parameters
         assert getattr(client._client, name.removeprefix("_")) == getattr(client, name)
+    assert list(inspect.signature(client._wait_for).parameters) == ["fut", "timeout"]
     written = inspect.signature(client._on_socket_register_write)
     assert list(written.parameters) == ["client", "userdata", "sock"]
     assert client._client.on_socket_register_write == client._on_socket_register_write
