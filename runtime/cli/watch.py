@@ -79,6 +79,7 @@ def _books_reader(place: Place) -> "ReadBooks | None":
 def _open_screen(state: "Watch", address: "Address", books: "ReadBooks | None") -> None:
     import asyncio
     import logging
+    import signal
 
     from runtime.client import connected
     from runtime.clock import WallClock
@@ -94,9 +95,23 @@ def _open_screen(state: "Watch", address: "Address", books: "ReadBooks | None") 
     log.addHandler(logging.NullHandler())  # the screen says itself what became of the connection
     log.propagate = False
     app = WatchApp(state, buses_of(address), WallClock().now, books)
+    signal.signal(signal.SIGHUP, _on_hangup)
     app.run()
     if app.return_code:  # Textual has shown the traceback
         raise typer.Exit(app.return_code)
+
+
+def _on_hangup(number: int, _frame: Any) -> None:
+    """As Ctrl-C; but a closed terminal can be neither painted on nor restored, and Textual would wait for it for
+    ever."""
+    import os
+    import signal
+
+    if os.isatty(0):
+        signal.raise_signal(signal.SIGINT)
+    else:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
 
 def _print_once(place: Place, state: "Watch", address: "Address", books: "ReadBooks | None") -> None:

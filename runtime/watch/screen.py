@@ -148,7 +148,7 @@ class WatchApp(App[None]):
             self._start(self._follow_books(self._read_books))
         self.set_interval(PAINT_SECONDS, self.paint)
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM):
             with contextlib.suppress(RuntimeError, ValueError):  # not in the main thread: somebody else's signals
                 loop.add_signal_handler(number, self.exit)
         self.call_after_refresh(self.paint)

@@ -95,6 +95,7 @@ class Terminal:
     process: "subprocess.Popen[bytes]"
     before: list[object]
     said: bytes = b""
+    closed: set[int] = field(default_factory=set)
     _slave: int = field(default=-1)
 
     def until(self, text: bytes) -> None:
@@ -123,6 +124,11 @@ class Terminal:
         """Give it another size, as a window manager would."""
         fcntl.ioctl(self.file, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self.process.send_signal(signal.SIGWINCH)
+
+    def close(self) -> None:
+        """Close the window."""
+        os.close(self.file)
+        self.closed.add(self.file)
 
     def end(self) -> int:
         """The exit code."""
@@ -153,14 +159,15 @@ def watching(data: Path, columns: int = 100, lines: int = 30, term: str = "xterm
         stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
         env={**environment, "PYTHONPATH": str(ROOT), "TERM": term},
     )  # fmt: skip
+    terminal = Terminal(master, process, list(before), _slave=slave)
     try:
-        yield Terminal(master, process, list(before), _slave=slave)
+        yield terminal
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
-        os.close(master)
-        os.close(slave)
+        for end in {master, slave} - terminal.closed:
+            os.close(end)
 
 
 @pytest.mark.parametrize("key", [b"q", b"\x03"])
@@ -179,6 +186,14 @@ def test_a_signal_ends_it_with_the_terminal_as_it_was(data: Path, number: signal
         terminal.process.send_signal(number)
         assert terminal.end() == 0
         assert terminal.is_restored
+
+
+def test_it_ends_with_its_terminal(data: Path) -> None:
+    with watching(data) as terminal:
+        terminal.until(b"sol-cross")
+        terminal.close()
+        terminal.process.send_signal(signal.SIGHUP)  # as the kernel does
+        assert terminal.process.wait(timeout=PATIENCE) == -signal.SIGHUP
 
 
 def test_a_halt_by_key_is_a_halt_and_resume_ends_it(data: Path) -> None:
