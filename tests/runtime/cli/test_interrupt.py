@@ -1,6 +1,7 @@
 """Ctrl-C and its kin at a command: before it has begun, while it works, where Python loses it, and after."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from tests.integration.brokers import PATIENCE
 from tests.runtime.cli.terminal import ROOT
 
 BEGIN = """
-import atexit, os, runpy, signal, sqlite3, sys, time, types, weakref
+import os, runpy, signal, sqlite3, sys, time, types, weakref
 import typer
 from runtime.cli import app as program
 from runtime.cli.base import command
@@ -31,15 +32,16 @@ runpy.run_module("runtime.cli", run_name="__main__", alter_sys=True)
 """
 
 
-def ended(source: str, folder: Path) -> tuple[int, str, str]:
+def ended(source: str, folder: Path, stderr: int = subprocess.PIPE) -> tuple[int, str, str]:
     """How a process ends, and what it says, of which `work(place)` in `source` is the command."""
     (folder / "program.py").write_text(BEGIN + source + RUN, encoding="utf-8")
     found = subprocess.run(
         [sys.executable, "-P", folder / "program.py"],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         timeout=PATIENCE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     return found.returncode, found.stdout, found.stderr
@@ -121,6 +123,41 @@ def test_ctrl_c_when_a_command_has_not_begun_or_is_over_is_an_end_without_a_word
     source: str, expected: tuple[int, str, str], tmp_path: Path
 ) -> None:
     assert ended(source, tmp_path) == expected
+
+
+WITH_A_BAR = """
+from rich.console import Console
+from runtime.cli.bars import TradeBar
+
+def also_ctrl_c(done):
+    def do(self, *values):
+        found = done(self, *values)
+        ctrl_c()
+        return found
+    return do
+
+Console.{0} = also_ctrl_c(Console.{0})
+
+def work(place):
+    with TradeBar("computing"):
+        pass
+    wait()
+"""
+
+
+@pytest.mark.parametrize("moment", ["set_live", "show_cursor", "push_render_hook", "pop_render_hook"])
+def test_ctrl_c_at_the_begin_or_the_end_of_a_bar_leaves_the_terminal_with_its_cursor(
+    moment: str, tmp_path: Path
+) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        assert ended(WITH_A_BAR.format(moment), tmp_path, theirs)[:2] == (130, "")
+        seen = os.read(ours, 65_536).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert seen.rfind("\x1b[?25h") > seen.rfind("\x1b[?25l") >= 0, seen
+    assert "Traceback" not in seen
 
 
 ASKED = """
