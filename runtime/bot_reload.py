@@ -5,10 +5,13 @@ acted on once it has stood still for a moment, since editors truncate, write in 
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -24,6 +27,8 @@ from signals.errors import BotNotTaken
 from signals.service import Output
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 _FAULTS_SHOWN = 5
 
@@ -134,7 +139,7 @@ class BotReloader:
     async def _act(self, view: Mapping[Path, str], moving: set[Path]) -> None:
         """Make the bots as the files of `view` say. Of files that are `moving` nothing is known yet."""
         self.unfinished = False
-        checked = await asyncio.to_thread(self._check, view)
+        checked = await _unwaited(partial(self._check, view))
         await self._refuse_unknown(checked, view)
         wanted = plan(checked, self._owners)
         targets = {bot.name: path for path, bot in wanted.bots.items()}
@@ -268,3 +273,30 @@ class BotReloader:
     def _mark(self, name: str, text: str | None) -> None:
         for output in self._host.set_file_error(name, text):
             self._publish(output)
+
+
+async def _unwaited(work: Callable[[], T]) -> T:
+    """What a work gives, done in a thread for which the end of this process does not wait: a bot may hang when it is
+    tried, and its process ends with ours."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # type: ignore[arg-type]  # what the work gave, since it raised nothing
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except BaseException as raised:  # noqa: BLE001 - whatever it is belongs to who waits
+            error = raised
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name="bot files", daemon=True).start()
+    return await done

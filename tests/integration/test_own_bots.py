@@ -77,3 +77,24 @@ async def test_kill_9_of_the_daemon_leaves_no_process_of_a_bot_not_even_of_one_t
                 await asyncio.sleep(0.02)
         await server.kill()
         await gone(pids)
+
+
+async def test_a_stop_does_not_wait_for_a_new_bot_that_hangs_as_it_is_tried(tmp_path: Path) -> None:
+    folder = tmp_path / "bots"
+    own_bots(folder)
+    settings = (*FEED, "signals.bot_start_seconds=600", "signals.reload_settle_ms=20")
+    async with serving(tmp_path / "data", settings=settings, bots=[folder]) as server:
+        write_bot(folder, "new")
+        (folder / "new.toml").write_text(OWN.format("new"))
+        await server.logged('"bot added"')  # at the first look nothing is tried: the daemon has just done so
+        tried = folder / "tried"
+        write_bot(folder, "slow", top=f"open({str(tried)!r}, 'w').close(); time.sleep(3600)")
+        (folder / "slow.toml").write_text(OWN.format("slow"))
+        async with asyncio.timeout(PATIENCE):
+            while not tried.exists():
+                await asyncio.sleep(0.02)
+        pids = workers(server)
+        assert len(pids) == 4
+        assert await server.stop() == 0
+        await gone(pids)
+    assert "Traceback" not in server.log
