@@ -235,7 +235,9 @@ class Crew:
         return said, rows
 
     def close(self) -> None:
-        """The end: no process of a bot stays behind."""
+        """The end: no process of a bot stays behind. They end side by side, for one may take its time."""
+        for runner in self.runners.values():
+            runner.dismiss()
         for runner in self.runners.values():
             runner.close()
 

@@ -12,6 +12,7 @@ from signals.bot import Bar, Bot, PositionView, Verdict
 from signals.bot_file import BotFile
 from signals.classes import build_bot
 from signals.holdings import Holdings
+from signals.isolation.client import IsolatedBot
 from signals.isolation.limits import BotLimits
 from signals.model import BotState, BotStatus, Recommendation, Temperature, Wait
 from signals.policy import Policy, Size
@@ -76,6 +77,11 @@ class BotRunner:
         self.since = since
         if status is BotStatus.ERROR:
             self.close()
+
+    def dismiss(self) -> None:
+        """`close` comes soon: a process that the bot has may end meanwhile."""
+        if isinstance(self._bot, IsolatedBot):
+            self._bot.dismiss()
 
     def close(self) -> None:
         """Free what the bot holds. Its state can still be read; `prepare` makes a fresh one."""

@@ -253,7 +253,11 @@ class SignalsService(TakesTurns):
         self.holdings.learn(stored.instruments)
         old = self._crew.runners.get(file.name)
         new = await self._crew.successor(file, stored)
-        homeless = await self._crew.homeless([new])
+        try:
+            homeless = await self._crew.homeless([new])
+        except BaseException:
+            new.close()
+            raise
         left = self._crew.exchange(old, new)
         try:
             outputs += await self._commit()

@@ -77,6 +77,11 @@ class IsolatedBot:
             self._is_stale = False
         return self._state
 
+    def dismiss(self) -> None:
+        """Tell the process to end; `close` waits for it."""
+        if self._process is not None:
+            self._process.dismiss()
+
     def close(self) -> None:
         """End the process."""
         process, self._process = self._process, None

@@ -70,6 +70,7 @@ class WorkerProcess:
         self._socket = ours
         self._output = Output(reading, bot)
         self._ended = False
+        self._farewell: Deadline | None = None
 
     @property
     def pid(self) -> int:
@@ -160,13 +161,20 @@ class WorkerProcess:
         said = list(self._output.tail)
         return WorkerTraceback("\n".join(["the last it printed:", *said])) if said else None
 
+    def dismiss(self) -> None:
+        """Tell it to end, and wait for nothing: the worker sees the end of its socket and goes."""
+        if self._farewell is None:
+            self._socket.close()
+            self._farewell = Deadline(_FAREWELL)
+
     def close(self) -> None:
-        """The regular end: the worker sees the end of its socket and goes."""
+        """The regular end; of one that was told before only what is left of its time is waited for."""
         if self._ended:
             return
-        self._socket.close()
+        self.dismiss()
+        assert self._farewell is not None
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_FAREWELL)
+            self._process.wait(self._farewell.left())
         self.kill()
 
     def kill(self) -> None:

@@ -15,6 +15,7 @@ from execution.errors import StorageUnavailable
 from execution.model import AlertRaised, Candle
 from signals.bot_file import BotFile
 from signals.errors import BotNotTaken
+from signals.isolation import process
 from signals.isolation.limits import BotLimits
 from signals.loading import check_bot
 from signals.model import BotStatus, Recommendation
@@ -240,6 +241,46 @@ async def test_a_change_that_cannot_be_stored_leaves_only_the_old_process(tmp_pa
     stage.writer.broken = None
     assert len(advices(await stage.service.on_candle(candle(10, 100)))) == 1
     stage.service.close()
+
+
+async def test_a_change_whose_account_cannot_be_read_leaves_only_the_old_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage([own_bot(tmp_path)], limits=PATIENT)
+    await stage.service.start()
+    await play(stage, walk(10, seed=1))
+    before = workers_of(os.getpid())
+
+    async def unread(_runners: object) -> list[AlertRaised]:
+        raise StorageUnavailable("no")
+
+    monkeypatch.setattr(stage.service._crew, "homeless", unread)
+    with pytest.raises(StorageUnavailable) as failure:
+        await stage.service.put_bot(own_bot(tmp_path, more="def dump(self):\n    return {'other': 1}"))
+    assert workers_of(os.getpid()) == before, f"while somebody holds {failure}, which holds the new bot"
+    stage.service.close()
+
+
+WAITS_FOR_THE_OTHER = """
+def close(self):
+    open({mine!r}, 'w').close()
+    while not os.path.exists({other!r}):
+        time.sleep(0.01)
+    open({mine!r} + ' is over', 'w').close()
+"""
+
+
+async def test_bots_that_take_their_time_for_their_end_do_so_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_FAREWELL", 30)
+    marks = [str(tmp_path / f"end of {name}") for name in "ab"]
+    ends = [WAITS_FOR_THE_OTHER.format(mine=mine, other=other) for mine, other in (marks, reversed(marks))]
+    stage = Stage([own_bot(tmp_path, name, more=end) for name, end in zip("ab", ends, strict=True)], limits=PATIENT)
+    await stage.service.start()
+    await play(stage, walk(3, seed=1))
+    stage.service.close()
+    assert all(Path(f"{mark} is over").exists() for mark in marks)
 
 
 # ---- a flood of requests --------------------------------------------------------------------------------
