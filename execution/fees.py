@@ -3,17 +3,20 @@
 A fee of 0.01 BNB on a BTC-USD trade is worth its mark: that value goes into the cash effect of the trade (the
 buy costs more, the sell brings less), and a trade of its own sells the BNB for just as much. So cash is
 unchanged by the fee, and the fee's asset gets less. A rebate (a negative fee) is the same with a purchase.
-Without a mark the fee stays as charged; whoever computes P&L flags it.
+The mark is that of positions, as of the fill: the last candle, and without one the last trade of the asset. It is
+found when the fill is recorded, and stays. Without a mark the fee stays as charged; whoever computes P&L flags it.
 """
 
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 
 from config.exact import ZERO
-from execution import candles
+from config.times import stored_time
+from execution import candles, raw
 from execution.ledger import NewTrade, derived_id
 from execution.model import Side, trade_cash_effect
 
@@ -43,10 +46,45 @@ def cash_effect(
     return trade_cash_effect(side, quantity, price, fee if fee_asset == currency else ZERO)
 
 
-def mark_at(connection: Connection, symbol: str, instant: datetime) -> Decimal | None:
-    """The close of the last stored candle of a symbol, any timeframe, that had closed by `instant`."""
+class TradedAt(NamedTuple):
+    """The price of a trade and when it was executed."""
+
+    executed_at: datetime
+    price: Decimal
+
+
+def mark_at(
+    connection: Connection, symbol: str, instant: datetime, unstored: TradedAt | None = None
+) -> Decimal | None:
+    """The close of the last stored candle of a symbol, any timeframe, that had closed by `instant`; without one the
+    price of its last trade until then, of any account. `unstored`: the last one among trades that are about to be
+    stored."""
     candle = candles.last_closed(connection, symbol, instant)
-    return None if candle is None else candle.close
+    if candle is not None:
+        return candle.close
+    last = _last_trade(connection, symbol, instant)
+    if unstored is not None and (last is None or last.executed_at <= unstored.executed_at):
+        last = unstored
+    return None if last is None else last.price
+
+
+_ACCOUNTS = "SELECT name FROM accounts"
+# Sorted by the index; a trade that was taken back, and one for nothing, says nothing about the price.
+_LAST_TRADE = (
+    "SELECT t.executed_at, t.price, t.sequence FROM trades t"
+    " WHERE t.account = ? AND t.symbol = ? AND t.executed_at <= ? AND t.corrects IS NULL AND t.price <> '0'"
+    " AND NOT EXISTS (SELECT 1 FROM trades c WHERE c.corrects IS NOT NULL AND c.account = t.account"
+    " AND c.symbol = t.symbol AND c.corrects = t.id) ORDER BY t.executed_at DESC, t.sequence DESC LIMIT 1"
+)
+
+
+def _last_trade(connection: Connection, symbol: str, instant: datetime) -> TradedAt | None:
+    found = [
+        (TradedAt(datetime.fromisoformat(row[0]), Decimal(row[1])), row[2])
+        for (account,) in raw.execute(connection, _ACCOUNTS).fetchall()
+        for row in raw.execute(connection, _LAST_TRADE, (account, symbol, stored_time(instant))).fetchall()
+    ]
+    return max(found, key=lambda each: (each[0].executed_at, each[1]), default=(None, 0))[0]
 
 
 def dispose(trade: NewTrade, currency: str, mark: Decimal) -> tuple[NewTrade, NewTrade]:
@@ -79,9 +117,14 @@ def dispose(trade: NewTrade, currency: str, mark: Decimal) -> tuple[NewTrade, Ne
     return replace(trade, cash_effect=trade.cash_effect - value), disposal
 
 
-def settled(connection: Connection, trade: NewTrade, currency: str) -> tuple[NewTrade, NewTrade | None]:
-    """What is recorded of a trade: itself, and the disposal of its fee if that is in a third asset with a mark."""
+def settled(
+    connection: Connection, trade: NewTrade, currency: str, unstored: TradedAt | None = None
+) -> tuple[NewTrade, NewTrade | None]:
+    """What is recorded of a trade: itself, and the disposal of its fee if that is in a third asset with a mark.
+
+    `unstored`: as in `mark_at`.
+    """
     if not is_third_asset(trade.fee, trade.fee_asset, trade.symbol, currency):
         return trade, None
-    mark = mark_at(connection, disposal_symbol(trade.fee_asset, currency), trade.executed_at)
+    mark = mark_at(connection, disposal_symbol(trade.fee_asset, currency), trade.executed_at, unstored)
     return (trade, None) if mark is None else dispose(trade, currency, mark)

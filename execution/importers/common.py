@@ -5,6 +5,7 @@ came before in the same file: two real fills that look alike stay two, and the s
 its end) adds only what is new.
 """
 
+from bisect import bisect_right, insort_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -169,6 +170,8 @@ class _Chunk:
             ledger.find_trades(connection, [name for row, trade in fills for name in _names(row, trade)])
         )
         self._new: list[NewTrade] = []
+        self._prices: dict[str, list[fees.TradedAt]] = {}
+        """Those of the new trades by symbol, in the order of their time and then of the file."""
         self._unregistered: dict[str, Instrument] = {}
 
     def take(self, row: FillRow, trade: NewTrade) -> None:
@@ -228,7 +231,8 @@ class _Chunk:
         disposal: NewTrade | None = None
         if fees.is_third_asset(trade.fee, trade.fee_asset, trade.symbol, currency):
             if row.fee_mark is None:
-                trade, disposal = fees.settled(self._connection, trade, currency)
+                last = self._last_new(fees.disposal_symbol(trade.fee_asset, currency), trade.executed_at)
+                trade, disposal = fees.settled(self._connection, trade, currency, last)
             else:
                 trade, disposal = fees.dispose(trade, currency, row.fee_mark)
             if disposal is None:
@@ -237,9 +241,22 @@ class _Chunk:
             if new is not None:
                 self._known[new.id] = new
                 self._new.append(new)
+                if new.price:
+                    price = fees.TradedAt(new.executed_at, new.price)
+                    insort_right(self._prices.setdefault(new.symbol, []), price, key=_time_of)
                 if new.symbol not in self._instruments:
                     self._unregistered[new.symbol] = self._instrument(new.symbol)
         self.tally.disposals += disposal is not None
+
+    def _last_new(self, symbol: str, instant: datetime) -> fees.TradedAt | None:
+        """The last of the new trades of a symbol until an instant: they are not stored yet."""
+        prices = self._prices.get(symbol, [])
+        index = bisect_right(prices, instant, key=_time_of)
+        return prices[index - 1] if index else None
+
+
+def _time_of(traded: fees.TradedAt) -> datetime:
+    return traded.executed_at
 
 
 def instrument_of(symbol: str, currency: str) -> Instrument:

@@ -7,7 +7,8 @@ from functools import partial
 
 import pytest
 
-from execution import candles, ledger
+from execution import candles, corrections, ledger
+from execution.corrections import Correction
 from execution.importers.common import FillAppender, FillRow, Tally, instrument_of
 from execution.importers.fillbook import FillbookFile
 from execution.ledger import content_hash
@@ -157,6 +158,46 @@ def test_without_a_mark_the_fee_is_recorded_and_counted(books: Books) -> None:
     assert (tally.added, tally.disposals, tally.flagged) == (1, 0, 1)
     (trade,) = books.trades()
     assert (trade.fee, trade.fee_asset, trade.cash_effect) == (Decimal("0.01"), "BNB", -100)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_without_a_candle_the_last_trade_of_the_asset_until_the_fill_is_the_mark(
+    books: Books, together: bool
+) -> None:
+    early, soon, late = (f"2026-01-01T{time}Z" for time in ("11:00:00", "11:30:00", "12:00:01"))
+    rows = [
+        f"{soon},BNB-USD,BUY,1,500,,,,b2,",
+        f"{early},BNB-USD,BUY,1,400,,,,b1,",
+        f"{late},BNB-USD,BUY,1,700,,,,b3,",
+        f"{NOON},BNB-USD,BUY,1,0,,,,b4,",  # for nothing: no price
+        f"{NOON},BTC-USD,BUY,1,100,0.01,BNB,,t1,",
+    ]
+    for some in (rows,) if together else [[row] for row in rows]:
+        tally = bring(books, *some)
+    assert (tally.disposals, tally.flagged) == (1, 0)
+    *_, bought, disposed = books.trades()
+    assert (bought.cash_effect, disposed.price, disposed.quantity) == (-105, 500, Decimal("0.01"))
+
+
+def test_a_candle_goes_before_the_last_trade_as_it_does_for_positions(books: Books) -> None:
+    _mark(books, "600")
+    bring(books, f"{NOON},BNB-USD,BUY,1,500,,,,b1,", f"{NOON},BTC-USD,BUY,1,100,0.01,BNB,,t1,")
+    assert books.trades()[-1].price == 600
+
+
+def test_the_trade_of_another_account_is_a_mark_and_one_that_was_taken_back_is_none(books: Books) -> None:
+    bring(books, f"{NOON},BNB-USD,BUY,1,500,,,,b1,", f"{NOON},BNB-USD,BUY,1,900,,,,b2,", account=Account("margin"))
+    wrong = books.trades()[-1]
+    books.do(lambda c: corrections.correct(c, Correction(wrong.id, "mistyped", "manual"), wrong.recorded_at))
+    bring(books, f"{NOON},BTC-USD,BUY,1,100,0.01,BNB,,t1,")
+    assert books.trades()[-1].price == 500
+
+
+def test_a_trade_that_comes_after_the_fee_was_recorded_changes_no_fact(books: Books) -> None:
+    fill = f"{NOON},BTC-USD,BUY,1,100,0.01,BNB,,t1,"
+    assert bring(books, fill).flagged == 1
+    tally = bring(books, "2026-01-01T11:00:00Z,BNB-USD,BUY,1,500,,,,b1,", fill)
+    assert (tally.added, tally.duplicate, tally.disposals) == (1, 1, 0)
 
 
 def test_a_fee_in_the_base_asset_takes_no_cash_and_needs_no_mark(books: Books) -> None:
