@@ -36,12 +36,12 @@ def ended(source: str, folder: Path, stderr: int = subprocess.PIPE) -> tuple[int
     """How a process ends, and what it says, of which `work(place)` in `source` is the command."""
     (folder / "program.py").write_text(BEGIN + source + RUN, encoding="utf-8")
     found = subprocess.run(
-        [sys.executable, "-P", folder / "program.py"],
+        [sys.executable, "-P", "-m", "program"],
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,
         timeout=PATIENCE,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"},
+        env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "TERM": "xterm-256color"},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     return found.returncode, found.stdout, found.stderr
@@ -78,9 +78,15 @@ def work(place):
     books.create_function("called", 0, ctrl_c)
     books.execute("SELECT called()")
 """
+IN_SOURCE_TEXT = """
+def work(place):
+    exec("ctrl_c()", {"ctrl_c": ctrl_c})
+"""
 
 
-@pytest.mark.parametrize("source", [IN_A_CLASS, IN_SQLITE], ids=["by a class", "by sqlite"])
+@pytest.mark.parametrize(
+    "source", [IN_A_CLASS, IN_SQLITE, IN_SOURCE_TEXT], ids=["by a class", "by sqlite", "by what runs source text"]
+)
 def test_a_ctrl_c_of_which_something_else_is_made_ends_with_130_all_the_same(source: str, tmp_path: Path) -> None:
     assert ended(source, tmp_path) == (130, "", "")
 
