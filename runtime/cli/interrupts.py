@@ -70,7 +70,7 @@ def raised() -> Iterator[None]:
         signal.signal(signal.SIGINT, _leave)
         for number in taken:
             signal.signal(number, before[number])
-        # Python keeps in mind that source text ended with Ctrl-C (the module of a dataclass runs some as it is loaded)
+        # Python keeps in mind that source text ended with Ctrl-C (the module of a dataclass runs some as it loads),
         # and ends the process by SIGINT then, whatever the exit code, unless more is run.
         exec("")  # noqa: S102 - nothing
 
