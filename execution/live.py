@@ -13,10 +13,11 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 from config.times import time_text
+from execution import endings
 from execution.errors import VenueError
 from execution.exchange import Exchange, ExchangeOrder, ExchangeRefused, ExchangeTimeout, ExchangeTrade
 from execution.lines import Line, is_stopped
-from execution.model import Order, OrderStatus, OrderType, Reason, TimeInForce
+from execution.model import Halt, Order, OrderStatus, OrderType, Reason, TimeInForce
 from execution.ports import Clock
 from execution.venue import VenueClosed, VenueOrder, VenueReport
 
@@ -76,7 +77,7 @@ class LiveVenue:
     unwanted: set[str] = field(default_factory=set)
     """Orders that somebody wants to be cancelled, for as long as this process lives."""
     name: str = ""
-    is_halted: Callable[[str], bool] = lambda _account: False
+    halt_of: Callable[[str], Halt | None] = lambda _account: None
     """Whether trading of an account is halted, asked right before an order leaves."""
     _lines: dict[str, Line] = field(default_factory=dict)
     _cancelling: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
@@ -195,7 +196,9 @@ class LiveVenue:
         except ExchangeRefused as refusal:
             return VenueClosed(order.id, OrderStatus.REJECTED, Reason(refusal.code, None, None, refusal.message))
         if shown is None:
-            return VenueClosed(order.id, OrderStatus.CANCELLED, Reason("trading_halted"))
+            return VenueClosed(
+                order.id, OrderStatus.CANCELLED, endings.halted(order.account, self.halt_of(order.account))
+            )
         track.acknowledged = True
         if shown.filled or shown.status.is_final:
             self.line(order.account).woken.set()  # its trades are to be fetched
@@ -203,7 +206,7 @@ class LiveVenue:
 
     async def _place(self, order: Order, seconds: float) -> ExchangeOrder | None:
         """The call itself. None: the account was halted since the last look, and nothing was sent."""
-        if self.is_halted(order.account):
+        if self.halt_of(order.account) is not None:
             return None
         return await self.exchange.place(order, seconds)
 

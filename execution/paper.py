@@ -12,6 +12,7 @@ from decimal import Decimal
 
 from config.exact import ZERO, floor_to, plain, round_to
 from config.instruments import Instrument
+from execution import endings
 from execution.model import Candle, Order, OrderStatus, OrderType, Price, Reason, Side, TimeInForce
 from execution.ports import Clock
 from execution.venue import BASE_TOO_SMALL, VenueClosed, VenueFill, VenueReport
@@ -108,7 +109,7 @@ class PaperVenue:
     ) -> list[VenueReport]:
         """The ledger's open orders are this venue's book: enter the rest of the order again."""
         if order.decided_at is None and self._is_late(order):
-            return [VenueClosed(order.id, OrderStatus.EXPIRED, _expired())]
+            return [VenueClosed(order.id, OrderStatus.EXPIRED, endings.expired(order))]
         resting = _Resting(order, filled, fills, order.decided_at or order.created_at, last_fill)
         if order.decided_at is None and order.time_in_force is TimeInForce.GTC:
             # It rested before, so it rests again: a restart must not fill it at a price it had not met.
@@ -401,7 +402,7 @@ class PaperVenue:
         order = resting.order
         if order.expires_at is None or order.decided_at is not None or now < order.expires_at:
             return []
-        return [VenueClosed(order.id, OrderStatus.EXPIRED, _expired())]
+        return [VenueClosed(order.id, OrderStatus.EXPIRED, endings.expired(order))]
 
     def _is_late(self, order: Order) -> bool:
         return order.expires_at is not None and self._clock.now() >= order.expires_at
@@ -423,7 +424,3 @@ def _through(order: Order, price: Decimal) -> bool:
 
 def _worse(side: Side, price: Decimal, limit: Decimal) -> bool:
     return price > limit if side is Side.BUY else price < limit
-
-
-def _expired() -> Reason:
-    return Reason("expired", "expires_in", None, "a fill before the order's expiry")

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from config.times import time_text
-from execution import ledger, orders
+from execution import endings, ledger, orders
 from execution.doubts import NOT_SHOWN, was_shown
 from execution.exchange import ExchangeOrder, ExchangeTimeout, ExchangeTrade
 from execution.live import OUT_OF_REACH, LiveVenue, Track, as_report
@@ -42,7 +42,7 @@ class Reconciler:
 
     def __init__(self, venue: LiveVenue, service: ExecutionService, reader: Reader, tell: Tell) -> None:
         self.venue = venue
-        venue.is_halted = lambda account: service.state.halt_of(account) is not None
+        venue.halt_of = service.state.halt_of
         self._service = service
         self._reader = reader
         self._tell = tell
@@ -229,12 +229,13 @@ class Reconciler:
         """Somebody wants the order to end, or its time is over: from then on it is cancelled until it is final."""
         if track.ending is not None:
             return
-        if self._service.state.halt_of(order.account) is not None:
-            track.ending, track.why = OrderStatus.CANCELLED, Reason("trading_halted")
+        halt = self._service.state.halt_of(order.account)
+        if halt is not None:
+            track.ending, track.why = OrderStatus.CANCELLED, endings.halted(order.account, halt)
         elif order.id in self.venue.unwanted:
             track.ending = OrderStatus.CANCELLED
         elif track.over is not None and now >= track.over:
-            track.ending, track.why = OrderStatus.EXPIRED, Reason("expired")
+            track.ending, track.why = OrderStatus.EXPIRED, endings.expired(order)
 
     async def _give_up_or_resend(self, order: Order, track: Track) -> None:
         """The venue did not show the order for the whole grace."""

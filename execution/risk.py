@@ -9,6 +9,7 @@ from config.exact import ZERO, plain
 from config.instruments import Instrument
 from config.quick import quickly_made
 from config.times import time_text
+from execution import endings
 from execution.exposure import check_exposure
 from execution.limits import RATE_WINDOW, Refusal, RiskLimits
 from execution.model import (
@@ -115,13 +116,8 @@ def _known(names: dict[str, Account]) -> str:
 def _not_halted(account: Account, state: TradingState) -> None:
     halt = state.halt_of(account.name)
     if halt is not None:
-        said = f" ({halt.reason})" if halt.reason else ""
-        raise Refusal(
-            "trading_halted",
-            "account",
-            account.name,
-            f"trading resumed; halted by {halt.by} at {time_text(halt.at)}{said}",
-        )
+        found = endings.halted(account.name, halt)
+        raise Refusal(found.code, found.field, found.value, found.expected)
 
 
 def _not_frozen(request: OrderRequest, state: TradingState) -> None:

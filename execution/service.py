@@ -14,7 +14,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 
 from config.exact import ZERO
-from execution import alerts, candles, ledger, orders, raw
+from execution import alerts, candles, endings, ledger, orders, raw
 from execution.adoption import FILLED_AFTER_CLOSE
 from execution.answers import answer, refused
 from execution.batch import Applied
@@ -27,6 +27,7 @@ from execution.model import (
     Candle,
     Event,
     FactsRecorded,
+    Halt,
     HaltChanged,
     HaltRequest,
     Order,
@@ -206,10 +207,11 @@ class ExecutionService:
         order, began = unsent
         reports: list[VenueReport]
         waited = asyncio.get_running_loop().time() - began
-        if self.state.halt_of(order.account) is not None:
-            reports = [VenueClosed(order.id, OrderStatus.CANCELLED, Reason("trading_halted"))]
+        halt = self.state.halt_of(order.account)
+        if halt is not None:
+            reports = [VenueClosed(order.id, OrderStatus.CANCELLED, endings.halted(order.account, halt))]
         elif order.expires_at is not None and waited >= (order.expires_at - order.created_at).total_seconds():
-            reports = [VenueClosed(order.id, OrderStatus.EXPIRED, Reason("expired"))]
+            reports = [VenueClosed(order.id, OrderStatus.EXPIRED, endings.expired(order))]
         else:
             try:
                 reports = await self._venue(order).place(order, waited)
@@ -240,8 +242,9 @@ class ExecutionService:
             reports = await self._venue(order).cancel(order)
         except VenueError as error:
             reports = [VenueClosed(order.id, OrderStatus.UNKNOWN, _venue_reason(error))]
-        if self.state.halt_of(order.account) is not None:
-            reports = [_because_of_the_halt(report) for report in reports]
+        halt = self.state.halt_of(order.account)
+        if halt is not None:
+            reports = [_because_of_the_halt(report, order, halt) for report in reports]
         return await self._record(reports)
 
     def _venue(self, order: Order) -> Venue:
@@ -421,10 +424,10 @@ def _venue_reason(error: VenueError) -> Reason:
     return Reason("venue_out_of_reach", None, None, str(error))
 
 
-def _because_of_the_halt(report: VenueReport) -> VenueReport:
+def _because_of_the_halt(report: VenueReport, order: Order, halt: Halt) -> VenueReport:
     """Whose order is gone wants to know why."""
     if isinstance(report, VenueClosed) and report.status is OrderStatus.CANCELLED and report.reason is None:
-        return replace(report, reason=Reason("trading_halted"))
+        return replace(report, reason=endings.halted(order.account, halt))
     return report
 
 

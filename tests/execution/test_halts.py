@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from config.times import time_text
 from execution import orders
 from execution.model import HaltChanged, HaltRequest, OrderStatus, Reason, Side
 from execution.venue import VenueClosed
@@ -22,7 +23,10 @@ class TestHalt:
         events = await house.halt("storm")
         assert isinstance(events[0], HaltChanged)
         assert [answer.status for answer in answers(events)] == ["done", "cancelled", "cancelled"]
-        assert [reason(answer).code for answer in answers(events)[1:]] == ["trading_halted"] * 2
+        expected = f"trading resumed; halted by {events[0].by} at {time_text(events[0].at)} (storm)"
+        assert [reason(answer) for answer in answers(events)[1:]] == [
+            Reason("trading_halted", "account", "main", expected)
+        ] * 2
         assert house.state.open_orders() == []
         assert reason(await house.buy("1")).code == "trading_halted"
         assert (await house.deposit("1")).status == "done"

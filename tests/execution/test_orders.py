@@ -8,11 +8,12 @@ from functools import partial
 from typing import Any
 
 from config.exact import plain
+from config.times import time_text
 from execution import orders
 from execution.model import FactsRecorded, Order, OrderChanged, OrderStatus, Reason, Side, Trade
 from execution.paper import PaperCosts
 from execution.venue import VenueClosed, VenueReport
-from tests.execution.house import BTC, HALF, Books, House, answer_to, answers, at, bar, fill
+from tests.execution.house import BTC, HALF, Books, House, answer_to, answers, at, bar, fill, reason
 from tests.execution.venues import ScriptedVenue, filled
 
 BUY, SELL = Side.BUY, Side.SELL
@@ -206,6 +207,9 @@ class TestOrders:
         brokered.service._writer.submit = slowly  # type: ignore[method-assign, assignment]  # of this one writer
         answer = await brokered.buy("1", account="live", expires_in="0.05")
         assert (answer.status, broker.placed) == ("expired", [])
+        until = brokered.stored_order(answer.order_id).expires_at
+        assert until is not None
+        assert reason(answer) == Reason("expired", "expires_at", time_text(until), "a fill before the order's expiry")
 
     async def test_older_candles_and_prices_are_ignored(self, house: House) -> None:
         await house.candle(bar(5, "100"))
