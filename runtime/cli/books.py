@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 Row = TypeVar("Row")
 
 PANEL = "Look"
-UNKNOWN_PNL = "Some P&L is unknown: a sell without its purchase, or a fee in a third asset without a price."
+UNKNOWN_PNL = (
+    "Some P&L is unknown: a sell without its purchase, a fee in a third asset without a price, or a fee in the traded"
+    " asset that leaves nothing of its fill."
+)
 AccountFilter = Annotated[str | None, typer.Option("--account", metavar="A", help="Only this account.")]
 SymbolFilter = Annotated[str | None, typer.Option("--symbol", metavar="SYM", help="Only this symbol.")]
 LINES_SHOWN, ITEMS_WRITTEN = 50, 100_000
@@ -72,7 +75,12 @@ def check_account(place: Place, account: str | None) -> None:
 
     known = place.read(ledger.accounts)
     if account is not None and account not in known:
-        raise CommandFailed(f"there is no account {account!r}; there are: {', '.join(known) or 'none'}", USAGE)
+        raise no_such_account(account, known)
+
+
+def no_such_account(account: str, known: Iterable[str]) -> CommandFailed:
+    """What to say of an account that does not exist."""
+    return CommandFailed(f"there is no account {account!r}; there are: {', '.join(sorted(known)) or 'none'}", USAGE)
 
 
 # ---- portfolio ------------------------------------------------------------------------------------------
@@ -91,7 +99,7 @@ def portfolio(
     found = place.read(read_portfolios)
     name = account or place.settings.account.name
     if name not in found:
-        raise CommandFailed(f"there is no account {name!r}; there are: {', '.join(sorted(found)) or 'none'}", USAGE)
+        raise no_such_account(name, found)
     if place.json:
         show_json(found[name].to_wire())
     else:

@@ -30,6 +30,7 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="Print what is there now as text and end.")] = False,
 ) -> None:
     """Positions, bots, last trades and health on one screen that renews itself; keys to halt, stop a bot, quit."""
+    from runtime.cli.books import check_account
     from runtime.cli.requests import no_daemon
     from runtime.client import address_of
     from runtime.topics import is_account
@@ -44,6 +45,8 @@ def watch(
     address = address_of(place.settings, place.daemon)
     if address is None:
         raise no_daemon(place)
+    if account is not None and place.has_books:
+        check_account(place, account)
     state = Watch(
         address.topics,
         default_account=account or place.settings.account.name,
@@ -52,7 +55,7 @@ def watch(
     )
     books = _books_reader(place)
     if once:
-        _print_once(place, state, address, books)
+        _print_once(place, state, address, books, account)
     else:
         _open_screen(state, address, books)
 
@@ -114,10 +117,14 @@ def _on_hangup(number: int, _frame: Any) -> None:
         os.kill(os.getpid(), number)
 
 
-def _print_once(place: Place, state: "Watch", address: "Address", books: "ReadBooks | None") -> None:
-    """Listen for a second, since states are renewed now and then, and print."""
+def _print_once(
+    place: Place, state: "Watch", address: "Address", books: "ReadBooks | None", account: str | None
+) -> None:
+    """Listen for a second, since states are renewed now and then, and print. The portfolios that a
+    daemon elsewhere retains say which accounts there are."""
     import asyncio
 
+    from runtime.cli.books import no_such_account
     from runtime.cli.output import show_json
     from runtime.client import overheard_by
     from runtime.clock import WallClock
@@ -135,6 +142,8 @@ def _print_once(place: Place, state: "Watch", address: "Address", books: "ReadBo
     state.connected(now())
     filters = [address.topics.filter(name) for name in ROUTES]
     asyncio.run(overheard_by(address, filters, hear, seconds=_ONCE_SECONDS, timeout=_REACH_SECONDS))
+    if account is not None and state.portfolios and account not in state.portfolios:
+        raise no_such_account(account, state.portfolios)
     if place.json:
         show_json(snapshot(state, now()))
     else:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime.rundir import read_daemon_file
 from tests.integration.brokers import PATIENCE
 from tests.runtime.cli.terminal import ROOT, demo, eventually, fillbook, until_trade
 
@@ -74,6 +75,31 @@ def test_once_json_is_the_state_of_the_running_daemon(data: Path) -> None:
     assert seen["ledger_sequence"] >= 1
     assert seen["dead_letters"] == 0
     assert seen["not_understood"] == 0  # every message of a real daemon is understood
+
+
+def test_an_account_that_does_not_exist_is_named_with_those_that_do(data: Path) -> None:
+    found = fillbook("watch", "--once", "--account", "nope", "--data-dir", data)
+    assert (found.code, found.out) == (2, "")
+    assert "there is no account 'nope'; there are: main" in found.err
+
+
+def test_an_account_that_a_daemon_elsewhere_does_not_have_is_named_too(data: Path, tmp_path: Path) -> None:
+    running = read_daemon_file(data)
+    assert running is not None
+    elsewhere = (
+        "--data-dir",
+        tmp_path,
+        "--set",
+        "broker.embedded=false",
+        "--set",
+        f"broker.port={running.broker_port}",
+    )
+    found = eventually(
+        lambda: fillbook("watch", "--once", "--account", "nope", *elsewhere), lambda found: bool(found.err)
+    )
+    assert (found.code, found.out) == (2, "")
+    assert "there is no account 'nope'; there are: main" in found.err
+    assert fillbook("watch", "--once", "--account", "main", *elsewhere).code == 0
 
 
 def test_once_is_readable_text(data: Path) -> None:
