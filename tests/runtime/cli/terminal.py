@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,16 @@ from config.times import time_text
 from runtime.cli.app import app
 from signals.feeds.synthetic import SyntheticFeed
 from tests.integration.brokers import PATIENCE, free_port
+
+SAID: list[str] = []
+"""What the commands of the test that runs have said so far: see conftest.py."""
+
+
+def keep(arguments: Sequence[object], code: int | None, **streams: str) -> None:
+    """Keep what a command said, in case that the test fails."""
+    lines = [f"$ fillbook {' '.join(map(str, arguments))}", f"exit code: {code}"]
+    SAID.append("\n".join([*lines, *(f"{name}: {text}" for name, text in streams.items() if text)]))
+
 
 ROOT = Path(__file__).resolve().parents[3]
 SMA_CROSS = ROOT / "config" / "bots" / "sma-cross.toml"
@@ -42,6 +52,7 @@ class Result:
 def fillbook(*arguments: str | Path) -> Result:
     """Run a command in this process."""
     found = CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="fillbook")
+    keep(arguments, found.exit_code, stdout=found.stdout, stderr=found.stderr)
     if found.exception is not None and not isinstance(found.exception, SystemExit):
         raise found.exception
     return Result(found.exit_code, found.stdout, found.stderr)
@@ -70,12 +81,25 @@ def process(*arguments: str | Path, **options: Any) -> Iterator["subprocess.Pope
     try:
         yield running
     finally:
-        if running.poll() is None:
+        code = running.poll()
+        if code is None:
             running.kill()
-        for stream in (running.stdout, running.stderr):
-            assert stream is not None
-            stream.close()
+        keep(arguments, code, **{f"rest of {name}": _rest(running, name) for name in ("stdout", "stderr")})
         running.wait()
+
+
+def _rest(running: "subprocess.Popen[str]", name: str) -> str:
+    """What nobody has read of a stream, which is closed."""
+    stream = getattr(running, name)
+    assert stream is not None
+    if stream.closed:
+        return ""
+    with stream:
+        os.set_blocking(stream.fileno(), False)  # a process of its own may have it open still
+        try:
+            return str(stream.buffer.read(65_536) or b"", "utf-8", "replace")
+        except BlockingIOError:
+            return ""
 
 
 def until(running: "subprocess.Popen[str]", *texts: str) -> str:
