@@ -130,6 +130,7 @@ def portfolio_of(
     unrealized = _sum(positions, lambda position: position.unrealized_pnl)
     realized = sum((position.realized_pnl for position in positions), ZERO)
     total = None if unrealized is None else realized + unrealized + cash.income - cash.standalone_fees
+    equity = None if value is None else cash.cash + value
     base = cash.net_flows
     return Portfolio(
         account=account,
@@ -139,11 +140,11 @@ def portfolio_of(
         income=cash.income,
         standalone_fees=cash.standalone_fees,
         market_value=value,
-        equity=None if value is None else cash.cash + value,
+        equity=equity,
         realized_pnl=realized,
         unrealized_pnl=unrealized,
         total_pnl=total,
-        return_ratio=None if total is None or base <= 0 else divide(total, base, RATIO_PLACES),
+        return_ratio=None if equity is None or base <= 0 else divide(equity - base, base, RATIO_PLACES),
         fees=sum((position.fees for position in positions), cash.standalone_fees),
         incomplete=any(position.incomplete for position in positions),
         positions=positions,

@@ -88,7 +88,7 @@ def check_positions(run: Run, scan: Scan, computed: Computed) -> CheckResult:
     known = marks.stored(run.connection, scan.sums)
     for account in sorted(computed.books.accounts):
         if run.wants(account):
-            figures |= _shown(value_account(computed.books, known, account), whole=run.symbol is None)
+            figures |= _shown(value_account(computed.books, known, account), run.symbol)
     return findings.result(7, POSITIONS, figures)
 
 
@@ -100,16 +100,17 @@ def _differs(book: SymbolBook, sums: Sums, unknown_net: int) -> Iterator[str]:
         yield "realized P&L less the cost of what is open is not the cash that the trades moved"
 
 
-def _shown(portfolio: Portfolio, *, whole: bool) -> dict[str, str]:
-    """The figures that people know their account by; of one symbol alone nothing is said of its return."""
+def _shown(portfolio: Portfolio, symbol: str | None) -> dict[str, str]:
+    """The figures that people know their account by; of one symbol alone its P&L, and nothing of a return."""
     name = portfolio.account
+    unsure = " (incomplete)" if portfolio.incomplete else ""
     figures = {
         f"balance {name}": f"{plain(portfolio.cash)} {portfolio.currency}",
-        f"P&L {name}": decimal_text(portfolio.total_pnl) + (" (incomplete)" if portfolio.incomplete else ""),
+        f"P&L {name if symbol is None else f'{name} {symbol}'}": decimal_text(portfolio.total_pnl) + unsure,
     }
-    if whole:
+    if symbol is None:
         ratio = portfolio.return_ratio
-        figures[f"ROI {name}"] = "-" if ratio is None else f"{plain(ratio * _RATIO_TEXT)} %"
+        figures[f"ROI {name}"] = "-" if ratio is None else f"{plain(ratio * _RATIO_TEXT)} %{unsure}"
     held = [position for position in portfolio.positions if position.quantity]
     shown = [
         f"{position.symbol}: {plain(position.quantity)} @ {_price(position.average_cost)}"

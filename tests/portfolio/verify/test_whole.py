@@ -1,5 +1,11 @@
 """`verify` passes on sound books."""
 
+from decimal import Decimal
+
+import pytest
+
+from portfolio.bankroll import read_bankrolls
+from portfolio.service import read_portfolios
 from portfolio.verify import CHECKS, verify
 from tests.portfolio.bookkeeping import Database, Line
 from tests.portfolio.verify.books import INCREMENTAL, POSITIONS, SUMS, broken, keep_all, keep_books, mixed_line, run
@@ -59,6 +65,32 @@ async def test_of_one_symbol_no_return_is_told_as_it_would_leave_out_what_else_i
 
     assert figures["positions main"] == "ETH-USD: 1 @ 1500"
     assert "ROI main" not in figures
+    assert figures["P&L main ETH-USD"] == "0", "it names the symbol: it is not the account's"
+    assert "P&L main" not in figures
+
+
+@pytest.mark.parametrize("unknown", ["fee", "sell"])
+async def test_with_unknown_profit_the_return_is_that_of_the_bankroll_and_both_say_incomplete(
+    database: Database, unknown: str
+) -> None:
+    line = Line()
+    line.deposit("10000")
+    if unknown == "fee":
+        line.buy("5", "200", fee="1", fee_asset="BNB")
+        line.sell("5", "300")
+    else:
+        line.sell("5", "100")
+    await keep_all(database, line)
+
+    figures = run(database)[POSITIONS - 1].figures
+    with database.connection() as connection:
+        (bankroll,) = (found for found in read_bankrolls(connection) if found.account == "main")
+        portfolio = read_portfolios(connection)["main"]
+
+    assert figures["ROI main"] == "5 % (incomplete)"
+    assert figures["P&L main"].endswith(" (incomplete)")
+    assert (bankroll.roi, bankroll.incomplete) == (0.05, True)
+    assert (portfolio.return_ratio, portfolio.incomplete) == (Decimal("0.05"), True)
 
 
 async def test_allocations_that_are_not_stored_yet_are_no_fault(database: Database) -> None:
