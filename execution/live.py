@@ -132,6 +132,11 @@ class LiveVenue:
             del self._cancelling[order.id]
         self.line(order.account).woken.set()
 
+    @property
+    def cancels(self) -> set["asyncio.Task[None]"]:
+        """Cancels that are being sent."""
+        return {task for task in self._cancelling.values() if not task.done()}
+
     def must_be_cancelled(self, order_id: str) -> bool:
         """Whether an order that is to end needs a cancel now: one may be on its way, or just answered."""
         heard, self.tracks[order_id].cancel_heard = self.tracks[order_id].cancel_heard, False

@@ -178,6 +178,10 @@ class Core:
         assert self.execution is not None
         await self.spread(await self.execution.send(unsent))
 
+    def cancels(self) -> "set[asyncio.Task[None]]":
+        """Cancels that are being sent to venues far away."""
+        return {task for reconciler in self.reconcilers for task in reconciler.venue.cancels}
+
     async def store_allocations(self) -> None:
         """Write the allocations of the fills since the last time. Raises StorageUnavailable: they wait on."""
         if self.portfolio is not None:

@@ -141,8 +141,9 @@ class Intake:
             await asyncio.gather(market, reading, return_exceptions=True)
 
     async def drain(self) -> None:
-        """Return when the requests under way are done, and the orders on their way answered. Raises LeaseLost."""
-        while under_way := self._tasks | self._sending:
+        """Return when the requests under way are done, and the orders and cancels on their way answered. Raises
+        LeaseLost."""
+        while under_way := self._tasks | self._sending | self._core.cancels():
             await asyncio.gather(*under_way, return_exceptions=True)
         if self._fatal.done():
             self._fatal.result()

@@ -177,6 +177,9 @@ class MqttBus:
                 await self._leave(connection)
         except (*FAILURES, BusUnavailable, SubscriptionRefused) as error:
             reason = str(error) or type(error).__name__
+        except Exception as error:  # a mistake of ours or of the library's; without a connection nobody could go on
+            log.exception("a connection failed")
+            reason = f"{type(error).__name__}: {error}"
         finally:
             if connection is not None:
                 connection.dispose(reason)
@@ -229,7 +232,11 @@ class MqttBus:
     def _call(self, callbacks: Sequence[Callable[[Any], Any]], argument: object) -> None:
         """Run callbacks without holding up the connection; an asynchronous one becomes a task."""
         for callback in callbacks:
-            result = callback(argument)
+            try:
+                result = callback(argument)
+            except Exception:
+                log.exception("a connection callback failed")
+                continue
             if inspect.isawaitable(result):
                 task = asyncio.create_task(settle(result))
                 self._callbacks.add(task)

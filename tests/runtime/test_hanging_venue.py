@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from execution.live import LiveTimes
+from execution.model import Order
 from runtime.bus import MemoryBroker, MemoryBus
 from runtime.core import Core
 from runtime.follower import LedgerFollower
@@ -46,6 +47,7 @@ class Scene:
         self.publisher = Publisher(self.bus, TOPICS, self.house.clock, limit=100)
         follower = LedgerFollower(self.house.reader)
         core = Core(self.publisher.publish, follower, self.house.service, None, None)
+        core.reconcilers = (self.house.reconciler,)
         self.intake = Intake(
             core,
             self.house.reader,
@@ -121,6 +123,30 @@ async def test_the_paper_account_trades_and_cancels_are_taken_while_a_venue_hang
     assert (await scene.answer("halt"))["status"] == "done"
     assert len(scene.exchange.sent) == 3 * AT_ONCE
     assert not any(request_id.startswith("live-") for request_id in scene.answers)
+
+
+async def test_cancels_on_their_way_are_answered_before_the_requests_are_done(scene: Scene) -> None:
+    """Whoever halts an account and then stops the daemon wants nothing to be left at the venue."""
+    await scene.buy("live", "slow")
+    while not scene.exchange.orders:
+        await asyncio.sleep(0)
+    released, cancel = asyncio.Event(), scene.exchange.cancel
+
+    async def wait(order: Order) -> None:
+        await released.wait()
+        await cancel(order)
+
+    scene.exchange.cancel = wait  # type: ignore[method-assign]  # a slow venue
+    await scene.ask("live", Command.HALT, "halt")
+    assert (await scene.answer("halt"))["status"] == "done"
+    draining = asyncio.create_task(scene.intake.drain())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not draining.done()
+    released.set()
+    async with asyncio.timeout(PATIENCE):
+        await draining
+    assert len(scene.exchange.cancelled) == 1
 
 
 async def test_orders_on_their_way_are_answered_before_the_requests_are_done(scene: Scene) -> None:

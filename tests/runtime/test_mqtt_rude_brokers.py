@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from runtime.mqtt import MqttBus, MqttOptions, Presence
+from runtime.mqtt_connection import Connection
 from tests.integration.brokers import PATIENCE
 
 CONNACK = b"\x20\x02\x00\x00"
@@ -127,3 +128,26 @@ async def test_a_stop_is_heard_also_in_the_moment_in_which_a_subscription_is_gra
             granted.set_result((1,))
         async with asyncio.timeout(PATIENCE):
             await stopping
+
+
+async def test_a_callback_that_fails_and_a_mistake_as_a_connection_is_made_do_not_end_the_bus(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries: list[object] = []
+
+    async def granted(_connection: Connection, patterns: Sequence[str]) -> list[str]:
+        tries.append(patterns)
+        if len(tries) == 1:
+            raise KeyError("a mistake")
+        return []
+
+    def fail(_connected: object) -> None:
+        raise KeyError("another mistake")
+
+    monkeypatch.setattr(Connection, "subscribe_to", granted)
+    async with rude(answers, subscriptions=["t"]) as (_, bus):
+        bus.on_connected(fail)
+        await bus.wait_connected(PATIENCE)
+        assert bus.is_connected
+    assert "a connection failed" in caplog.text
+    assert "a connection callback failed" in caplog.text
