@@ -29,6 +29,14 @@ def is_third_asset(fee: Decimal, fee_asset: str, symbol: str, currency: str) -> 
     return bool(fee) and fee_asset not in (currency, symbol.removesuffix(f"-{currency}"))
 
 
+def leaves_nothing(trade: NewTrade, currency: str) -> bool:
+    """Whether a fee in the base asset takes all that a fill brought (a rebate: all that a sell gave): nothing is left
+    that could carry its cost, and the P&L beside it is unknown."""
+    base = trade.symbol.removesuffix(f"-{currency}")
+    charged = trade.fee if trade.side is Side.BUY else -trade.fee
+    return bool(trade.fee) and trade.fee_asset == base != currency and charged >= trade.quantity
+
+
 def disposal_symbol(fee_asset: str, currency: str) -> str:
     """The symbol that a fee's asset is traded under."""
     return f"{fee_asset}-{currency}"

@@ -88,7 +88,8 @@ class Portfolio:
     """An account as a whole at a ledger sequence, in the account's currency.
 
     `fees` are trade fees and standalone fees together. `positions` holds every symbol that was ever traded,
-    flat ones too, so that their realized P&L adds up to the total.
+    flat ones too, so that their realized P&L adds up to the total. `return_ratio` = (equity - net flows) / net flows,
+    which is `total_pnl` over them unless a part of the P&L is unknown (`incomplete`); None when nothing is paid in.
     """
 
     account: str

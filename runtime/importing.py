@@ -92,6 +92,7 @@ def _add(total: Tally, done: Tally) -> None:
     total.rejected += done.rejected
     total.disposals += done.disposals
     total.flagged += done.flagged
+    total.consumed += done.consumed
     total.conflicts += done.conflicts
     total.registered += done.registered
     _keep(total, done.faults)

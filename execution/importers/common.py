@@ -83,7 +83,8 @@ class Tally:
     """What an import did: read = added + duplicate + rejected, in rows of the file.
 
     `disposals` are trades that pay fees in a third asset, beside the rows; `flagged` counts such fees without
-    a known mark; `conflicts` the rejected rows whose id is in the books with other content.
+    a known mark, `consumed` those in the base asset that leave nothing of their fill; `conflicts` the rejected
+    rows whose id is in the books with other content.
     """
 
     read: int = 0
@@ -92,6 +93,7 @@ class Tally:
     rejected: int = 0
     disposals: int = 0
     flagged: int = 0
+    consumed: int = 0
     conflicts: int = 0
     faults: list[Fault] = field(default_factory=list)
     registered: list[str] = field(default_factory=list)
@@ -237,6 +239,7 @@ class _Chunk:
                 trade, disposal = fees.dispose(trade, currency, row.fee_mark)
             if disposal is None:
                 self.tally.flagged += 1
+        self.tally.consumed += fees.leaves_nothing(trade, currency)
         for new in (trade, disposal):
             if new is not None:
                 self._known[new.id] = new

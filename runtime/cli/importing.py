@@ -147,6 +147,11 @@ def _report(place: Place, owner: "Account", tally: "Tally", alerts: "list[AlertR
             f"{tally.flagged:,} fees in a third asset have no known price at their time: what is realized beside them"
             " is unknown"
         )
+    if tally.consumed:
+        warnings.append(
+            f"{tally.consumed:,} fees in the traded asset leave nothing of their fill (fee >= quantity): what is"
+            " realized beside them is unknown"
+        )
     if cash < 0:
         warnings.append(f"the cash of account {owner.name} is {plain(cash)} {owner.currency}: `fillbook deposit`?")
     if place.json:
@@ -161,6 +166,7 @@ def _report(place: Place, owner: "Account", tally: "Tally", alerts: "list[AlertR
                 "symbols_registered": tally.registered,
                 "fee_disposals": tally.disposals,
                 "fees_without_mark": tally.flagged,
+                "fees_beyond_quantity": tally.consumed,
                 "cash": plain(cash),
                 "warnings": warnings,
             }

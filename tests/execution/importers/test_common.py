@@ -206,6 +206,24 @@ def test_a_fee_in_the_base_asset_takes_no_cash_and_needs_no_mark(books: Books) -
     assert books.trades()[0].cash_effect == -100
 
 
+@pytest.mark.parametrize(
+    ("side", "fee", "asset", "consumed"),
+    [
+        ("BUY", "1", "BTC", 1),
+        ("BUY", "0.999", "BTC", 0),
+        ("BUY", "-2", "BTC", 0),
+        ("BUY", "2", "USD", 0),
+        ("SELL", "-1", "BTC", 1),
+        ("SELL", "2", "BTC", 0),
+    ],
+)
+def test_a_fee_in_the_base_asset_that_leaves_nothing_of_its_fill_is_counted_by_itself(
+    books: Books, side: str, fee: str, asset: str, consumed: int
+) -> None:
+    tally = bring(books, f"{NOON},BTC-USD,{side},1,100,{fee},{asset},,,")
+    assert (tally.added, tally.consumed, tally.flagged) == (1, consumed, 0)
+
+
 def test_the_mark_that_an_export_carries_is_taken(books: Books) -> None:
     tally = bring(books, f"{NOON},BTC-USD,BUY,1,100,0.01,BNB,,t1,", f"{NOON},BNB-USD,SELL,0.01,500,,,,t1:fee,")
     assert counts(tally) == (2, 2, 0, 0)
