@@ -1,6 +1,7 @@
 """Engines, schema and readers: the one place that knows which database is behind the ledger."""
 
 import asyncio
+import logging
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -33,8 +34,18 @@ class SchemaOutdated(RuntimeFault):
     """The database holds trades under an older schema, and nobody has made a backup."""
 
 
+_POOL_LOGGERS = [logging.getLogger(f"sqlalchemy.pool.impl.{kind}") for kind in ("QueuePool", "StaticPool")]
+
+
+def _is_no_ctrl_c(record: logging.LogRecord) -> bool:
+    """A Ctrl-C while a connection is closed is no error of it; it is raised on."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], KeyboardInterrupt)
+
+
 def _prepare_sqlite(engine: Engine, *, begin: str, busy_timeout_ms: int, synchronous: str) -> None:
     """Pragmas and decimal functions on each connection; transactions begin as we say, not as the driver guesses."""
+    for logger in _POOL_LOGGERS:
+        logger.addFilter(_is_no_ctrl_c)
 
     @event.listens_for(engine, "connect")
     def _on_connect(connection: sqlite3.Connection, record: Any) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from config.settings import Settings
+from runtime import database
 from runtime.ctrl_c import deferred, run_inline
 from runtime.offline_compute import Wanted, compute
 from runtime.replay import FLUSH_EVERY
@@ -79,6 +80,19 @@ def test_nothing_is_raised_at_the_end_without_one() -> None:
         pass
     with pytest.raises(ValueError, match="mine"), deferred():
         raise ValueError("mine")
+
+
+def test_while_connections_are_closed_it_is_raised_and_not_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for engine in (database.reader_engine(database.sqlite_url(tmp_path / "books.db")), database.memory_engine()):
+        engine.connect().close()
+        monkeypatch.setattr(engine.dialect, "do_close", ctrl_c)
+        with pytest.raises(KeyboardInterrupt):
+            engine.dispose()
+        monkeypatch.undo()
+        engine.dispose()
+    assert caplog.text == ""
 
 
 def test_a_recomputation_ends_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
