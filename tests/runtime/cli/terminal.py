@@ -68,14 +68,19 @@ def candle_file(path: Path, count: int = 400, symbol: str = "BTC-USD") -> Path:
 
 
 @contextmanager
-def process(*arguments: str | Path, **options: Any) -> Iterator["subprocess.Popen[str]"]:
-    """A command as a process of its own; killed at the end if it still runs."""
+def process(*arguments: str | Path, measured: bool = True, **options: Any) -> Iterator["subprocess.Popen[str]"]:
+    """A command as a process of its own; killed at the end if it still runs.
+
+    Not to be `measured` is one that gets a Ctrl-C in the middle of a computation: coverage takes a lock at each call of
+    a function, and what is raised in there leaves it locked, so that the process would wait for itself.
+    """
+    environment = {key: os.environ[key] for key in os.environ if measured or not key.startswith("COVERAGE_PROCESS")}
     running = subprocess.Popen(
         [sys.executable, "-P", "-m", "runtime.cli", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        env={**environment, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
         **options,
     )
     try:

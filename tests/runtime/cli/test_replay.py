@@ -174,9 +174,8 @@ def test_cash_that_is_no_amount_is_a_usage_error(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_a_replay_with_130_and_without_a_traceback(tmp_path: Path, long_file: Path) -> None:
-    with process(
-        "replay", "--bots", SMA_CROSS, "--candles", f"BTC-USD={long_file}", "--db", tmp_path / "kept.db"
-    ) as running:
+    command = ("replay", "--bots", SMA_CROSS, "--candles", f"BTC-USD={long_file}", "--db", tmp_path / "kept.db")
+    with process(*command, measured=False) as running:
         while not (tmp_path / "kept.db").exists():  # the file appears when the run begins
             assert running.poll() is None
             time.sleep(0.01)
@@ -267,7 +266,9 @@ def on_a_terminal(*arguments: str | Path, until: str | None = None) -> tuple[int
     `until`: Ctrl-C as soon as this pattern was seen on the terminal.
     """
     here, there = pty.openpty()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "120"}
+    measured = until is None  # see `process`
+    environment = {key: os.environ[key] for key in os.environ if measured or not key.startswith("COVERAGE_PROCESS")}
+    environment |= {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "120"}
     running = subprocess.Popen(
         [sys.executable, "-P", "-m", "runtime.cli", *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=there, text=True, env=environment, start_new_session=True,
