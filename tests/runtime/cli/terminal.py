@@ -71,7 +71,7 @@ def candle_file(path: Path, count: int = 400, symbol: str = "BTC-USD") -> Path:
 def process(*arguments: str | Path, measured: bool = True, **options: Any) -> Iterator["subprocess.Popen[str]"]:
     """A command as a process of its own; killed at the end if it still runs.
 
-    Not to be `measured` is one that gets a Ctrl-C in the middle of a computation: coverage takes a lock at each call of
+    Not to be `measured` is one that gets a Ctrl-C while it computes: coverage takes a lock at each call of
     a function, and what is raised in there leaves it locked, so that the process would wait for itself.
     """
     environment = {key: os.environ[key] for key in os.environ if measured or not key.startswith("COVERAGE_PROCESS")}
