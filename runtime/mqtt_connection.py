@@ -44,6 +44,8 @@ _PUBACK_PROPERTIES = Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-c
 
 _library_log = logging.getLogger("fillbook.mqtt.library")
 _library_log.setLevel(logging.ERROR)
+# It calls an error what a broker answers to a subscription that was cancelled meanwhile.
+_library_log.addFilter(lambda record: not str(record.msg).startswith("Unexpected message ID"))
 
 Received: TypeAlias = paho.MQTTMessage
 """A message as the library gives it."""

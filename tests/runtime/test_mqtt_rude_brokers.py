@@ -151,3 +151,12 @@ async def test_a_callback_that_fails_and_a_mistake_as_a_connection_is_made_do_no
         assert bus.is_connected
     assert "a connection failed" in caplog.text
     assert "a connection callback failed" in caplog.text
+
+
+async def test_an_answer_to_what_was_cancelled_meanwhile_is_no_error_to_tell(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    connection = Connection(MqttOptions("127.0.0.1", 1, "late"), None, lambda _message: None)
+    connection._on_subscribe(connection._client, None, 7, [])
+    connection._on_unsubscribe(connection._client, None, 8, [])
+    assert caplog.text == ""
