@@ -141,9 +141,12 @@ class _Bar:
         from rich.console import Console
         from rich.progress import Progress
 
+        from runtime.ctrl_c import deferred
+
         if self._bar is None:
             self._bar = Progress(console=Console(stderr=True), transient=True)
-            self._bar.start()
+            with deferred():  # half begun, it would leave the terminal without its cursor
+                self._bar.start()
             self._number = 0
         if number != self._number:
             if self._task is not None and self._number:
@@ -154,8 +157,11 @@ class _Bar:
 
     def pause(self) -> None:
         """Make room for a line of output."""
+        from runtime.ctrl_c import deferred
+
         if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+            with deferred():
+                self._bar.stop()
+                self._bar = None
 
     stop = pause

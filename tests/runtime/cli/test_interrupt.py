@@ -145,19 +145,27 @@ def also_ctrl_c(done):
 Console.{0} = also_ctrl_c(Console.{0})
 
 def work(place):
-    with TradeBar("computing"):
-        pass
+    {1}
     wait()
 """
+A_COMMANDS = """with TradeBar("computing"):
+        pass"""
+OF_THE_PROOFS = """from runtime.cli.verifying import _Bar
+    bar = _Bar(11)
+    try:
+        bar.progress(1, 1, 2)
+    finally:
+        bar.stop()"""
 
 
+@pytest.mark.parametrize("bar", [A_COMMANDS, OF_THE_PROOFS], ids=["a command's", "of the proofs"])
 @pytest.mark.parametrize("moment", ["set_live", "show_cursor", "push_render_hook", "pop_render_hook"])
 def test_ctrl_c_at_the_begin_or_the_end_of_a_bar_leaves_the_terminal_with_its_cursor(
-    moment: str, tmp_path: Path
+    moment: str, bar: str, tmp_path: Path
 ) -> None:
     ours, theirs = pty.openpty()
     try:
-        assert ended(WITH_A_BAR.format(moment), tmp_path, theirs)[:2] == (130, "")
+        assert ended(WITH_A_BAR.format(moment, bar), tmp_path, theirs)[:2] == (130, "")
         seen = os.read(ours, 65_536).decode()
     finally:
         os.close(ours)
