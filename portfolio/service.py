@@ -67,6 +67,7 @@ class PortfolioService:
         self._watchdog = Watchdog()
         self._marks = Marks()
         self._holders: dict[str, set[str]] = {}
+        self._recomputed = False
         self._dirty: set[Scope] = set()
         self._dirty_accounts: set[str] = set()
         self._dirty_marks: set[str] = set()
@@ -127,6 +128,11 @@ class PortfolioService:
             await self._store_when_due()
             return self._take_outcomes()
 
+    def has_recomputed(self) -> bool:
+        """Whether a back-dated trade or a correction had all that follows it matched again since the last call."""
+        found, self._recomputed = self._recomputed, False
+        return found
+
     def _take_outcomes(self) -> list[FillOutcome]:
         taken, self._outcomes = self._outcomes, []
         return taken
@@ -163,6 +169,7 @@ class PortfolioService:
         traded = await self._last_trades(taken_back) if taken_back else {}
         if recomputed:
             self._unsettled = await self._recompute_stale(self._unsettled)
+            self._recomputed = True
         self._watchdog.watch(self._unsettled, books, recomputed)
         for fact in self._booked:
             self._dirty_accounts.add(fact.account)

@@ -112,6 +112,8 @@ class Core:
     async def _to_portfolio(self, recorded: FactsRecorded) -> None:
         assert self.portfolio is not None
         found = await self.portfolio.on_facts(recorded)
+        if self.portfolio.has_recomputed():
+            self.follower.widen()
         if self.outcomes is not None:
             self.outcomes(found)
 

@@ -20,6 +20,9 @@ Consumer = Callable[[FactsRecorded], Awaitable[None]]
 PAGE = 250
 """Facts handed out in one step, for which the rest of the process waits."""
 
+WIDEST = 16 * PAGE
+"""The most, of facts whose price is by the page."""
+
 
 class LedgerFollower:
     """See the module. `sequence` is the last fact that every consumer has been given."""
@@ -30,10 +33,20 @@ class LedgerFollower:
         self._lock = asyncio.Lock()
         self.sequence = sequence
         self._behind = False
+        self._size = PAGE
+        self._wider = PAGE
 
     def add(self, consumer: Consumer) -> None:
         """Hand facts to `consumer` too, after those added before it."""
         self._consumers.append(consumer)
+
+    def widen(self) -> None:
+        """Said by a consumer of the page that it has: it was dear as a page, not by its facts. If more wait, the next
+        one is twice as large.
+
+        Trades of long ago that another process imports are matched again with all that follow them, once a page.
+        """
+        self._wider = min(2 * self._size, WIDEST)
 
     def is_behind(self) -> bool:
         """Whether there are more facts than were read last: `poll` has to be called, or is at it."""
@@ -61,10 +74,12 @@ class LedgerFollower:
                 return
 
     async def _page(self) -> None:
-        facts = await self.reader.read(partial(ledger.facts_since, sequence=self.sequence, limit=PAGE))
-        self._behind = len(facts) == PAGE
+        size, self._wider = self._size, PAGE
+        facts = await self.reader.read(partial(ledger.facts_since, sequence=self.sequence, limit=size))
+        self._behind = len(facts) == size
         if facts:
             await self._hand_out(facts)
+        self._size = self._wider if self._behind else PAGE
 
     async def _hand_out(self, facts: Sequence[Fact]) -> None:
         recorded = FactsRecorded(tuple(facts))

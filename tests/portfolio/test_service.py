@@ -225,9 +225,11 @@ async def test_a_back_dated_trade_is_matched_where_it_belongs(database: Database
     outcomes = await deliver(service, database, [late, sell])
 
     assert [o.realized_pnl for o in outcomes] == [None, D(40)]
+    assert [service.has_recomputed(), service.has_recomputed()] == [True, False]
     assert service.portfolio("main").realized_pnl == 80
     assert_equals_recomputation(service, database)
     await deliver(service, database, [line.buy("2", "70", minute=40)])
+    assert not service.has_recomputed()
     await service.stop()
     assert_equals_recomputation(service, database)
 

@@ -85,3 +85,40 @@ async def test_what_another_process_appended_in_masses_is_left_to_the_next_poll(
     await follower.poll()
     assert not follower.is_behind()
     assert consumer.got == [fact.sequence for fact in facts]
+
+
+async def test_pages_that_are_dear_as_pages_grow_while_more_wait_and_are_small_again_afterwards(
+    reader: tuple[ThreadReader, list[Fact]],
+) -> None:
+    facts = reader[1]
+    follower = LedgerFollower(reader[0], sequence=facts[0].sequence - 1)
+    sizes: list[int] = []
+
+    async def consume(recorded: FactsRecorded) -> None:
+        sizes.append(len(recorded.facts))
+        follower.widen()
+
+    follower.add(consume)
+    await follower.poll()
+    assert sizes == [PAGE, 2 * PAGE, PAGE // 2]
+    follower.sequence = facts[0].sequence - 1
+    await follower.poll()
+    assert sizes[3:] == sizes[:3]
+
+
+async def test_a_page_that_costs_by_its_facts_stays_small(reader: tuple[ThreadReader, list[Fact]]) -> None:
+    facts = reader[1]
+    follower = LedgerFollower(reader[0], sequence=facts[0].sequence - 1)
+    sizes: list[int] = []
+
+    async def consume(recorded: FactsRecorded) -> None:
+        sizes.append(len(recorded.facts))
+        if len(sizes) == 1:
+            follower.widen()
+
+    follower.add(consume)
+    await follower.poll()
+    assert sizes == [PAGE, 2 * PAGE, PAGE // 2]
+    follower.sequence = facts[0].sequence - 1
+    await follower.poll()
+    assert sizes[3:] == [PAGE, PAGE, PAGE, PAGE // 2]
