@@ -1,7 +1,7 @@
 """A stream without holes, and nobody who recorded a fact waits for a million others to be handed out."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -87,38 +87,29 @@ async def test_what_another_process_appended_in_masses_is_left_to_the_next_poll(
     assert consumer.got == [fact.sequence for fact in facts]
 
 
-async def test_pages_that_are_dear_as_pages_grow_while_more_wait_and_are_small_again_afterwards(
-    reader: tuple[ThreadReader, list[Fact]],
+@pytest.mark.parametrize(
+    ("dear", "expected"),
+    [
+        (lambda _page: True, [PAGE, 2 * PAGE, PAGE // 2]),
+        (lambda page: page == 1, [PAGE, 2 * PAGE, PAGE // 2]),
+        (lambda page: page == 2, [PAGE, PAGE, PAGE * 3 // 2]),
+        (lambda _page: False, [PAGE, PAGE, PAGE, PAGE // 2]),
+    ],
+)
+async def test_the_page_after_one_that_is_dear_as_a_page_is_larger_as_long_as_more_wait(
+    reader: tuple[ThreadReader, list[Fact]], dear: Callable[[int], bool], expected: list[int]
 ) -> None:
-    facts = reader[1]
-    follower = LedgerFollower(reader[0], sequence=facts[0].sequence - 1)
+    follower = LedgerFollower(reader[0])
     sizes: list[int] = []
 
     async def consume(recorded: FactsRecorded) -> None:
         sizes.append(len(recorded.facts))
-        follower.widen()
-
-    follower.add(consume)
-    await follower.poll()
-    assert sizes == [PAGE, 2 * PAGE, PAGE // 2]
-    follower.sequence = facts[0].sequence - 1
-    await follower.poll()
-    assert sizes[3:] == sizes[:3]
-
-
-async def test_a_page_that_costs_by_its_facts_stays_small(reader: tuple[ThreadReader, list[Fact]]) -> None:
-    facts = reader[1]
-    follower = LedgerFollower(reader[0], sequence=facts[0].sequence - 1)
-    sizes: list[int] = []
-
-    async def consume(recorded: FactsRecorded) -> None:
-        sizes.append(len(recorded.facts))
-        if len(sizes) == 1:
+        if dear(len(sizes)):
             follower.widen()
 
     follower.add(consume)
-    await follower.poll()
-    assert sizes == [PAGE, 2 * PAGE, PAGE // 2]
-    follower.sequence = facts[0].sequence - 1
-    await follower.poll()
-    assert sizes[3:] == [PAGE, PAGE, PAGE, PAGE // 2]
+    for _ in range(2):  # the second time begins small again
+        sizes.clear()
+        follower.sequence = reader[1][0].sequence - 1
+        await follower.poll()
+        assert sizes == expected
