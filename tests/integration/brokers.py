@@ -37,6 +37,7 @@ persistence_location {directory}/
 autosave_on_changes true
 autosave_interval 1
 max_queued_messages 0
+{more}
 max_packet_size 1200000
 set_tcp_nodelay true
 log_dest stdout
@@ -74,8 +75,9 @@ def free_port() -> int:
 class RunningBroker:
     """One broker that can be killed and brought back."""
 
-    def __init__(self, kind: str, directory: Path, ack_wait: float = 1.0) -> None:
+    def __init__(self, kind: str, directory: Path, ack_wait: float = 1.0, more: str = "") -> None:
         self.kind = kind
+        self._more = more
         self.directory = directory
         self._ack_wait = ack_wait
         self.host = "127.0.0.1"
@@ -104,7 +106,7 @@ class RunningBroker:
         folder.mkdir(exist_ok=True)
         config = folder / "mosquitto.conf"
         user = "root" if os.geteuid() == 0 else "mosquitto"
-        config.write_text(_MOSQUITTO_CONFIG.format(port=self.port, directory=folder, user=user))
+        config.write_text(_MOSQUITTO_CONFIG.format(port=self.port, directory=folder, user=user, more=self._more))
         self._mosquitto = await Child.start([program, "-c", str(config)], on_line=lambda _line: None)
         await self.wait_answering()
 
@@ -180,11 +182,14 @@ class RunningBroker:
 
 
 @asynccontextmanager
-async def running_broker(kind: str, directory: Path, ack_wait: float = 1.0) -> AsyncIterator[RunningBroker]:
-    """A broker that is stopped at the end. Skips, saying so, when Mosquitto is not installed."""
+async def running_broker(
+    kind: str, directory: Path, ack_wait: float = 1.0, more: str = ""
+) -> AsyncIterator[RunningBroker]:
+    """A broker that is stopped at the end. Skips, saying so, when Mosquitto is not installed. `more`: lines for its
+    configuration."""
     if kind == MOSQUITTO and not (shutil.which("mosquitto") or Path("/usr/sbin/mosquitto").exists()):
         pytest.skip("mosquitto is not installed: the external broker is NOT tested")
-    broker = RunningBroker(kind, directory, ack_wait)
+    broker = RunningBroker(kind, directory, ack_wait, more)
     await broker.start()
     try:
         yield broker
