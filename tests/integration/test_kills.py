@@ -273,7 +273,7 @@ async def test_kill_9_of_the_embedded_broker(tmp_path: Path, kills: int) -> None
 @pytest.mark.parametrize("kills", kills_and_long(6, 100))
 async def test_kill_9_of_the_daemon_beside_mosquitto_and_of_mosquitto(tmp_path: Path, kills: int) -> None:
     rng = random.Random(7)
-    # By default it loses, when killed, what it has acknowledged and keeps for a subscriber that is slow (docs/bus.md).
+    # By default it loses, when killed, what it has acknowledged and keeps for a slow subscriber (docs/bus.md).
     async with running_broker(MOSQUITTO, tmp_path, more="max_inflight_messages 0") as broker:
         settings = (*FEED, *COMMON, "broker.embedded=false")
         server = Server(tmp_path / "data", port=broker.port, settings=settings, bots=bot_files(tmp_path / "bots"))
