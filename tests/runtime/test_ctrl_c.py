@@ -116,7 +116,10 @@ def test_a_recomputation_ends_in_the_middle(tmp_path: Path, monkeypatch: pytest.
     assert fillbook("allocations", "compute", "--full", "--data-dir", data).code == 0
 
 
-def test_a_replay_ends_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("options", [(), ("--compare", "--jobs", "1")], ids=["alone", "compared in this process"])
+def test_a_replay_ends_in_the_middle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
     file = candle_file(tmp_path / "btc.csv", 2 * FLUSH_EVERY)
     told: list[int] = []
 
@@ -125,19 +128,5 @@ def test_a_replay_ends_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ctrl_c()
 
     monkeypatch.setattr("runtime.cli.bars.CountBar.listener", property(lambda _: progress))
-    found = fillbook("replay", "--bots", SMA_CROSS, "--candles", f"BTC-USD={file}")
-    assert (found.code, found.out, told) == (130, "", [FLUSH_EVERY])
-
-
-def test_a_comparison_in_this_process_ends_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = candle_file(tmp_path / "btc.csv", 2 * FLUSH_EVERY)
-    told: list[int] = []
-
-    def progress(done: int) -> None:
-        told.append(done)
-        ctrl_c()
-
-    monkeypatch.setattr("runtime.cli.bars.CountBar.listener", property(lambda _: progress))
-    command = ("replay", "--compare", "--jobs", "1", "--bots", SMA_CROSS, "--candles", f"BTC-USD={file}")
-    found = fillbook(*command)
+    found = fillbook("replay", *options, "--bots", SMA_CROSS, "--candles", f"BTC-USD={file}")
     assert (found.code, found.out, told) == (130, "", [FLUSH_EVERY])
